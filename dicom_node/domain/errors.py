@@ -1,0 +1,51 @@
+"""One exception tree, split by what the caller does next: try again later, or park the job for a
+person."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Fault(StrEnum):
+    """Why a job failed; stable codes that an operator can count."""
+
+    CONFLICTING_CONTENT = "conflicting_content"
+    CORRUPT_SPOOL = "corrupt_spool"
+    CRASHED_REPEATEDLY = "crashed_repeatedly"
+    DESTINATION_REFUSED = "destination_refused"
+    DESTINATION_UNAVAILABLE = "destination_unavailable"
+    DESTINATION_UNKNOWN = "destination_unknown"
+    LATERALITY_BOTH = "laterality_both"
+    LEASE_LOST = "lease_lost"
+    OPERATOR = "operator"
+    PREDICTION_INVALID = "prediction_invalid"
+    PREDICTOR_UNAVAILABLE = "predictor_unavailable"
+    REPORT_INVALID = "report_invalid"
+    STORAGE_UNAVAILABLE = "storage_unavailable"
+    UNEXPECTED = "unexpected"
+    UNREADABLE_OBJECT = "unreadable_object"
+
+
+class NodeError(Exception):
+    """Base of all errors the node raises on purpose. The message never holds patient data."""
+
+    def __init__(self, fault: Fault, message: str) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
+class Transient(NodeError):
+    """Trying again later may succeed."""
+
+
+class Permanent(NodeError):
+    """Trying again gives the same result: a person must look."""
+
+
+class LeaseLost(Transient):
+    """Another worker owns the job now; the late result was not written."""
+
+    def __init__(self, job_id: int) -> None:
+        super().__init__(
+            Fault.LEASE_LOST, f"job {job_id} belongs to another worker now; this result was dropped"
+        )

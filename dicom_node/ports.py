@@ -1,0 +1,227 @@
+"""What the stages need from the outside world: small Protocols, one adapter each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from dicom_node.domain.assessment import Assessment, Prediction
+from dicom_node.domain.delivery import Delivery, ReportObject
+from dicom_node.domain.eligibility import Note, Reason
+from dicom_node.domain.exam import Exam, Header, Instance, Laterality, Outcome, Receipt, Sex
+from dicom_node.domain.job import Job, JobState, Stage
+from dicom_node.domain.retry import Park, RetryAt
+
+
+class Clock(Protocol):
+    """Time and chance, so that decisions can be tested."""
+
+    def now(self) -> datetime:
+        """Aware UTC."""
+
+    def fraction(self) -> float:
+        """Uniform random number in 0..1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptObject:
+    """Bytes on stable storage."""
+
+    content_sha256: str
+    size_bytes: int
+
+
+class Spool(Protocol):
+    """Received objects on disk, named by the SHA-256 of their data set."""
+
+    def keep(self, partial: Path) -> KeptObject:
+        """Make a received DICOM file durable: fsync, rename, fsync of the folder.
+
+        ``partial`` lies in the spool's own incoming folder and is consumed. The hash is taken over
+        the data set without preamble and file meta information. Raises ``Transient``
+        (STORAGE_UNAVAILABLE) when the disk fails.
+        """
+
+    def path(self, content_sha256: str) -> Path:
+        """Path of a kept DICOM file (PS3.10). Raises ``Permanent`` (CORRUPT_SPOOL) when it is
+        missing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eligibility:
+    """The result of screening as the ledger keeps it for the later stages."""
+
+    study_instance_uid: str
+    sex: Sex
+    laterality: Laterality
+    view_position: str
+    chronological_age_months: float | None
+    notes: tuple[Note, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JournalEntry:
+    """One dated line of an exam's journey: a constant event name and identifiers, never patient
+    data."""
+
+    at: datetime
+    event: str
+    detail: str
+
+
+class Ledger(Protocol):
+    """The local database. Every method is one transaction; methods that take a job check its lease.
+
+    A job is owned by the claim that last raised its ``attempt``; a write with an older attempt
+    raises
+    ``LeaseLost`` and changes nothing. All methods raise ``Transient`` (STORAGE_UNAVAILABLE) when
+    the database
+    cannot commit.
+    """
+
+    def record_instance(self, instance: Instance) -> tuple[int, Receipt]:
+        """Enter a kept instance, its exam and job(SCREEN); return the exam's id.
+
+        The same SOP Instance UID with the same content is a DUPLICATE: nothing changes. With other
+        content it is a
+        CONFLICT: the exam is entered with a parked job (CONFLICTING_CONTENT).
+        """
+
+    def claim(
+        self, stages: Sequence[Stage], *, owner: str, lease_seconds: float, limit: int = 1
+    ) -> list[Job]:
+        """Lease up to ``limit`` due jobs of one of the stages; later stages first, then the oldest.
+
+        Leases that ran out are queued again first, or parked (CRASHED_REPEATEDLY) after three.
+        """
+
+    def renew(self, job: Job, *, lease_seconds: float) -> None:
+        """Prolong a lease."""
+
+    def exam(self, exam_id: int) -> Exam:
+        """One exam. Raises ``KeyError`` when there is none."""
+
+    def eligibility(self, exam_id: int) -> Eligibility | None:
+        """What screening found, None when the exam was not eligible."""
+
+    def prediction(self, exam_id: int) -> Prediction | None:
+        """The stored prediction, None before or without one."""
+
+    def complete_screen(self, job: Job, eligibility: Eligibility) -> None:
+        """Eligible: store it and queue job(INFER)."""
+
+    def complete_ignored(self, job: Job, reason: Reason, *, study_instance_uid: str) -> None:
+        """Not ours: the exam ends as IGNORED."""
+
+    def complete_not_assessed(
+        self, job: Job, reason: Reason, *, study_instance_uid: str, report: bool
+    ) -> None:
+        """The exam ends as NOT_ASSESSED; with ``report``, job(REPORT) is queued."""
+
+    def complete_infer(self, job: Job, prediction: Prediction) -> None:
+        """Store the prediction, set the outcome ASSESSED and queue job(REPORT)."""
+
+    def complete_report(
+        self, job: Job, objects: Sequence[ReportObject], destinations: Sequence[str]
+    ) -> None:
+        """Store the encoded objects and queue one job(DELIVER) per destination."""
+
+    def report_objects(self, exam_id: int) -> tuple[ReportObject, ...]:
+        """The encoded objects of an exam's report, in the order in which they were stored."""
+
+    def record_delivery(self, job: Job, delivery: Delivery) -> None:
+        """Store a destination's answer for one object."""
+
+    def delivered(self, exam_id: int, destination: str) -> frozenset[str]:
+        """SOP Instance UIDs of the exam's objects that this destination has stored."""
+
+    def complete_deliver(self, job: Job) -> None:
+        """All objects are stored at the destination."""
+
+    def fail(self, job: Job, decision: RetryAt | Park) -> None:
+        """Queue the job again or park it."""
+
+    def release(self, job: Job) -> None:
+        """Give a lease back unused (drain): the job is due at once and the attempt does not count
+        as a crash."""
+
+    def is_own_report(self, sop_instance_uid: str) -> bool:
+        """Whether this node made the object."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionRequest:
+    """One image to assess: a DICOM file and the patient's sex."""
+
+    path: Path
+    sex: Sex
+
+
+class Predictor(Protocol):
+    """The loaded model."""
+
+    def predict(
+        self, requests: Sequence[PredictionRequest]
+    ) -> list[Prediction | Reason | Exception]:
+        """One answer per request, in order: a prediction, why the pixels cannot be assessed, or a
+        ``NodeError``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportRequest:
+    """What a report is made of. ``finding``: an assessment, or the reason why there is none."""
+
+    path: Path
+    content_sha256: str
+    finding: Assessment | Reason
+    language: str
+    reported_at: datetime
+
+
+class Reporter(Protocol):
+    """Builds report objects. The same request gives the same bytes."""
+
+    def build(self, request: ReportRequest) -> tuple[ReportObject, ...]:
+        """Encode the objects of one report. Raises ``Permanent`` (REPORT_INVALID,
+        UNREADABLE_OBJECT)."""
+
+
+class ReportSender(Protocol):
+    """C-STORE SCU for all destinations; keeps associations open while there is work."""
+
+    def send(self, destination: str, report: ReportObject) -> int:
+        """Send one object; return the status of the response.
+
+        Raises ``Transient`` (DESTINATION_UNAVAILABLE) when no answer came, ``Permanent``
+        (DESTINATION_REFUSED) when
+        the association was rejected permanently or no presentation context fits, and ``Permanent``
+        (DESTINATION_UNKNOWN) for a name that is not configured.
+        """
+
+
+class HeaderReader(Protocol):
+    """Reads a DICOM file's header without its pixels."""
+
+    def __call__(self, path: Path) -> Header:
+        """Raises ``Permanent`` (UNREADABLE_OBJECT)."""
+
+
+__all__ = [
+    "Clock",
+    "Eligibility",
+    "HeaderReader",
+    "JobState",
+    "JournalEntry",
+    "KeptObject",
+    "Ledger",
+    "Outcome",
+    "PredictionRequest",
+    "Predictor",
+    "ReportRequest",
+    "ReportSender",
+    "Reporter",
+    "Spool",
+]

@@ -1,0 +1,1 @@
+"""The receiving side: application entity, policy, handlers."""

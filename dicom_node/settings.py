@@ -1,0 +1,166 @@
+"""One frozen Settings, read once from a TOML file and the environment.
+
+Environment variables override the file: ``DICOM_NODE_NODE__PORT=11113``. Every key is documented in
+``config/node.example.toml``; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+AeTitle = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[\x20-\x5b\x5d-\x7e]+$"
+    ),
+]
+"""Application Entity title: 1 to 16 printable characters without backslash (PS3.5 6.2, VR AE)."""
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class SettingsError(Exception):
+    """The configuration cannot be used; the message names the file, the key and what is allowed."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NodeSettings(_Section):
+    """``[node]``: who and where this node is."""
+
+    name: Name = "boneage-node"
+    region: Name = "local"
+    ae_title: AeTitle = "BONEAGE"
+    bind: str = "127.0.0.1"
+    port: Port = 11112
+    data_dir: Path = Path("data")
+    metrics_port: Port = 9112
+    language: Literal["pt-BR", "en"] = "pt-BR"
+
+
+class ReceiveSettings(_Section):
+    """``[receive]``: limits of the receiving side."""
+
+    processes: Positive = 1
+    max_associations: Positive = 20
+    max_associations_per_peer: Positive = 8
+    max_object_mb: Positive = 256
+    max_pdu_kb: Positive = 256
+    high_water_percent: Annotated[int, Field(ge=1, le=100)] = 90
+    require_known_sender: bool = False
+
+
+class InstitutionSettings(_Section):
+    """``[[institutions]]``: a hospital that is a customer."""
+
+    id: Name
+    name: str
+    calling_ae_titles: tuple[AeTitle, ...]
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    destinations: tuple[Name, ...] = ()
+    language: Literal["pt-BR", "en"] | None = None
+    report_not_assessed: bool = True
+
+
+class DestinationSettings(_Section):
+    """``[[destinations]]``: a PACS that gets reports."""
+
+    name: Name
+    ae_title: AeTitle
+    host: str
+    port: Annotated[int, Field(ge=1, le=65535)]
+    timeout_seconds: Positive = 30
+
+
+class InferenceSettings(_Section):
+    """``[inference]``: the model and what runs it."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: Positive = 2
+    batch_max: Positive = 8
+    batch_wait_ms: Annotated[int, Field(ge=0)] = 20
+    model: str = "boneage-lite0"
+    reference: str = "greulich-pyle-v-vi"
+
+
+class Settings(BaseSettings):
+    """The whole configuration; without a file the embedded defaults run a node on this machine."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="DICOM_NODE_", env_nested_delimiter="__"
+    )
+
+    node: NodeSettings = NodeSettings()
+    receive: ReceiveSettings = ReceiveSettings()
+    institutions: tuple[InstitutionSettings, ...] = ()
+    destinations: tuple[DestinationSettings, ...] = ()
+    inference: InferenceSettings = InferenceSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over what the file says."""
+        return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        known = {destination.name for destination in self.destinations}
+        for institution in self.institutions:
+            unknown = ", ".join(sorted(set(institution.destinations) - known))
+            if unknown:
+                raise ValueError(f"institution {institution.id}: unknown destinations {unknown}")
+        titles = [t for institution in self.institutions for t in institution.calling_ae_titles]
+        twice = ", ".join(sorted({title for title in titles if titles.count(title) > 1}))
+        if twice:
+            raise ValueError(f"calling AE titles of more than one institution: {twice}")
+        if self.receive.require_known_sender and not titles:
+            raise ValueError("receive.require_known_sender needs at least one institution")
+        loopback = self.node.bind == "localhost" or ip_address(self.node.bind).is_loopback
+        if not loopback and not self.receive.require_known_sender:
+            raise ValueError(
+                "node.bind is not a loopback address: set receive.require_known_sender = true and "
+                "list the senders under [[institutions]]"
+            )
+        return self
+
+
+def load_settings(path: Path | None) -> Settings:
+    """Read the configuration. Raises :class:`SettingsError` with one line for each wrong key."""
+    try:
+        if path is None:
+            return Settings()
+        return Settings(**TomlConfigSettingsSource(Settings, path)())
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(str(part) for part in item['loc']) or 'configuration'}: {item['msg']}"
+            for item in error.errors()
+        ]
+        raise SettingsError(f"{path or 'environment'}: " + "; ".join(lines)) from None
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path}: cannot be read: {error}") from None

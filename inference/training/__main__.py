@@ -1,0 +1,52 @@
+"""``python -m inference.training prepare|train|evaluate|export --config FILE``: one command a
+step."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from inference.training.run_config import RunConfig, read_run_config
+
+
+def main() -> None:
+    """Parse the command line and run one step."""
+    parser = argparse.ArgumentParser(prog="python -m inference.training", description=__doc__)
+    parser.add_argument("step", choices=("prepare", "train", "evaluate", "export"))
+    parser.add_argument("--config", type=Path, required=True, help="TOML file of the run")
+    parser.add_argument(
+        "--data", type=Path, default=Path("../shared/data/rsna"), help="labelled radiographs"
+    )
+    parser.add_argument("--out", type=Path, help="working folder (default: runs/<config name>)")
+    parser.add_argument("--bundle", type=Path, help="export: folder of the MONAI bundle to write")
+    parser.add_argument("--workers", type=int, default=0, help="data loading processes")
+    arguments = parser.parse_args()
+    config = read_run_config(arguments.config)
+    out = arguments.out or Path("runs") / arguments.config.stem
+    _run(arguments, config, out)
+
+
+def _run(arguments: argparse.Namespace, config: RunConfig, out: Path) -> None:
+    prepared = out / f"radiographs-{config.side}.npz"
+    if arguments.step == "prepare":
+        from inference.training.prepare import prepare
+
+        print(prepare(config, arguments.data, out))
+    elif arguments.step == "train":
+        from inference.training.imagenet import imagenet_weights
+        from inference.training.train import train
+
+        print(train(config, prepared, out, workers=arguments.workers, imagenet=imagenet_weights()))
+    elif arguments.step == "evaluate":
+        from inference.training.report import evaluate_checkpoint
+
+        print(json.dumps(evaluate_checkpoint(config, prepared, out), indent=2))
+    else:
+        from inference.training.export import export
+
+        print(export(config, prepared, out, arguments.bundle))
+
+
+if __name__ == "__main__":
+    main()

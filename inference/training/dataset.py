@@ -1,0 +1,91 @@
+"""MONAI datasets and random transforms for training."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from monai.data import DataLoader, Dataset
+from monai.transforms import (
+    Compose,
+    MapTransform,
+    RandAdjustContrastd,
+    RandAffined,
+    RandFlipd,
+    RandGaussianNoised,
+    ToTensord,
+)
+from numpy.typing import NDArray
+
+from inference.training.prepare import Radiographs
+from inference.training.run_config import AugmentationConfig, RunConfig
+
+
+class _ToUnit(MapTransform):
+    """uint8 (S, S) to float32 (1, S, S) in 0..1; the grey levels of the network divided by 255."""
+
+    def __call__(self, data: dict[str, object]) -> dict[str, object]:
+        out = dict(data)
+        for key in self.key_iterator(out):
+            out[key] = np.asarray(out[key], dtype=np.float32)[None] / 255.0
+        return out
+
+
+class _ToGrey(MapTransform):
+    """float 0..1 back to the network's 0..255."""
+
+    def __call__(self, data: dict[str, object]) -> dict[str, object]:
+        out = dict(data)
+        for key in self.key_iterator(out):
+            out[key] = np.clip(np.asarray(out[key], dtype=np.float32), 0.0, 1.0) * 255.0
+        return out
+
+
+def random_transforms(config: AugmentationConfig, side: int) -> Compose:
+    """The random transforms of one training radiograph (key ``image``)."""
+    return Compose(
+        [
+            _ToUnit(keys="image"),
+            RandFlipd(keys="image", prob=0.5, spatial_axis=1),
+            RandAffined(
+                keys="image",
+                prob=0.9,
+                rotate_range=math.radians(config.rotate_degrees),
+                scale_range=(config.scale, config.scale),
+                translate_range=(config.translate * side, config.translate * side),
+                shear_range=(config.shear, config.shear),
+                padding_mode="zeros",
+            ),
+            RandAdjustContrastd(keys="image", prob=0.5, gamma=config.gamma),
+            RandGaussianNoised(keys="image", prob=0.2, std=config.noise_sd),
+            _ToGrey(keys="image"),
+            ToTensord(keys="image", track_meta=False),
+        ]
+    )
+
+
+def _items(radiographs: Radiographs, chosen: NDArray[np.bool_]) -> list[dict[str, object]]:
+    return [
+        {
+            "image": radiographs.images[i],
+            "male": np.float32(radiographs.male[i]),
+            "months": np.float32(radiographs.months[i]),
+        }
+        for i in np.flatnonzero(chosen)
+    ]
+
+
+def training_loader(radiographs: Radiographs, config: RunConfig, workers: int) -> DataLoader:
+    """Shuffled batches of augmented training radiographs."""
+    data = Dataset(
+        _items(radiographs, ~radiographs.validation),
+        random_transforms(config.augmentation, config.side),
+    )
+    return DataLoader(
+        data,
+        batch_size=config.batch,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )

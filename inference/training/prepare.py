@@ -1,0 +1,87 @@
+"""Turn the labelled radiographs into one array file and a recorded, seeded split."""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich.progress import track
+
+from inference.preprocess import to_network_input
+from inference.training.run_config import RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Radiographs:
+    """Prepared radiographs: ``images`` uint8 (N, S, S), ``male`` float32 (N,), ``months`` float32
+    (N,)."""
+
+    image_ids: NDArray[np.int64]
+    images: NDArray[np.uint8]
+    male: NDArray[np.float32]
+    months: NDArray[np.float32]
+    validation: NDArray[np.bool_]
+
+
+def prepare(config: RunConfig, data: Path, out: Path) -> Path:
+    """Write ``radiographs-<side>.npz`` and ``split.csv`` below ``out``; return the array file.
+
+    ``data`` holds ``labels.csv`` (image_id, sex, bone_age_months) and ``rsna-299.zip``. Images that
+    ``full.csv``
+    names go to the validation split, so that tests at full size never see a training image.
+    Raises ``FileNotFoundError`` when a file is missing.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    target = out / f"radiographs-{config.side}.npz"
+    rows = _read_csv(data / "labels.csv")
+    reserved = {row["image_id"] for row in _read_csv(data / "full.csv")}
+    validation = _split(rows, reserved, config)
+    images = np.empty((len(rows), config.side, config.side), dtype=np.uint8)
+    with zipfile.ZipFile(data / "rsna-299.zip") as archive:
+        for index, row in enumerate(track(rows, description="preparing")):
+            with Image.open(io.BytesIO(archive.read(f"{row['image_id']}.jpg"))) as image:
+                images[index] = to_network_input(np.asarray(image.convert("L")), config.side)
+    np.savez(
+        target,
+        image_ids=np.array([int(row["image_id"]) for row in rows]),
+        images=images,
+        male=np.array([row["sex"] == "M" for row in rows], dtype=np.float32),
+        months=np.array([row["bone_age_months"] for row in rows], dtype=np.float32),
+        validation=validation,
+    )
+    _write_split(out / "split.csv", rows, validation)
+    return target
+
+
+def load_radiographs(path: Path) -> Radiographs:
+    """Read the array file that :func:`prepare` wrote. Raises ``FileNotFoundError`` when it is
+    missing."""
+    with np.load(path, allow_pickle=False) as stored:
+        return Radiographs(**{name: stored[name] for name in stored.files})
+
+
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _split(rows: list[dict[str, str]], reserved: set[str], config: RunConfig) -> NDArray[np.bool_]:
+    chosen = np.array([row["image_id"] in reserved for row in rows])
+    free = np.flatnonzero(~chosen)
+    order = np.random.default_rng(config.seed).permutation(free)
+    chosen[order[: config.validation_images - int(chosen.sum())]] = True
+    return chosen
+
+
+def _write_split(path: Path, rows: list[dict[str, str]], validation: NDArray[np.bool_]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image_id", "split"])
+        for row, held_back in zip(rows, validation, strict=True):
+            writer.writerow([row["image_id"], "validation" if held_back else "train"])

@@ -1,0 +1,81 @@
+"""One training run's settings, read from a TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW with a one-cycle schedule and an exponential moving average of the weights."""
+
+    backbone_rate: float
+    head_rate: float
+    weight_decay: float
+    warmup_fraction: float
+    ema_decay: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Cross entropy against Gaussian soft labels, plus a weighted L1 distance of the mean in
+    months."""
+
+    label_sd_months: float
+    mean_weight: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """Arguments of :class:`inference.network.BoneAgeNet`."""
+
+    dropout: float
+    drop_path: float
+    sex_features: int
+    hidden: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationConfig:
+    """Ranges of the random transforms; fractions are of the image side."""
+
+    rotate_degrees: float
+    scale: float
+    translate: float
+    shear: float
+    gamma: tuple[float, float]
+    noise_sd: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that defines a run; the same file and seed repeat it."""
+
+    name: str
+    version: str
+    seed: int
+    side: int
+    epochs: int
+    batch: int
+    validation_images: int
+    optimizer: OptimizerConfig
+    loss: LossConfig
+    network: NetworkConfig
+    augmentation: AugmentationConfig
+
+
+def read_run_config(path: Path) -> RunConfig:
+    """Read a run's TOML file. Raises ``TypeError`` for an unknown or missing key, ``OSError`` when
+    unreadable."""
+    raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    augmentation = raw.pop("augmentation")
+    augmentation["gamma"] = tuple(augmentation["gamma"])
+    return RunConfig(
+        optimizer=OptimizerConfig(**raw.pop("optimizer")),
+        loss=LossConfig(**raw.pop("loss")),
+        network=NetworkConfig(**raw.pop("network")),
+        augmentation=AugmentationConfig(**augmentation),
+        **raw,
+    )
