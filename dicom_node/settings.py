@@ -6,6 +6,7 @@ Environment variables override the file: ``DICOM_NODE_NODE__PORT=11113``. Every 
 
 from __future__ import annotations
 
+import tomllib
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,7 +23,6 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
 AeTitle = Annotated[
@@ -155,7 +155,7 @@ def load_settings(path: Path | None) -> Settings:
     try:
         if path is None:
             return Settings()
-        return Settings(**TomlConfigSettingsSource(Settings, path)())
+        return Settings(**tomllib.loads(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         lines = [
             f"{'.'.join(str(part) for part in item['loc']) or 'configuration'}: {item['msg']}"
