@@ -91,15 +91,26 @@ class Ledger(Protocol):
         """
 
     def claim(
-        self, stages: Sequence[Stage], *, owner: str, lease_seconds: float, limit: int = 1
+        self,
+        stages: Sequence[Stage],
+        *,
+        owner: str,
+        lease_seconds: float,
+        limit: int = 1,
+        destination: str | None = None,
     ) -> list[Job]:
-        """Lease up to ``limit`` due jobs of one of the stages; later stages first, then the oldest.
+        """Lease up to ``limit`` due jobs of one of the stages (and of one destination, if given);
+        later stages first, then the oldest.
 
         Leases that ran out are queued again first, or parked (CRASHED_REPEATEDLY) after three.
         """
 
-    def renew(self, job: Job, *, lease_seconds: float) -> None:
-        """Prolong a lease."""
+    def expire_leases(self, owner: str) -> int:
+        """A process that starts again under the same name gives up what it held when it died:
+        as if those leases had run out. Returns how many there were."""
+
+    def open_destinations(self) -> frozenset[str]:
+        """Destinations that queued DELIVER jobs name."""
 
     def exam(self, exam_id: int) -> Exam:
         """One exam. Raises ``KeyError`` when there is none."""

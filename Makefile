@@ -1,0 +1,59 @@
+# make demo   the whole path on this machine, ending with reports
+# make test   everything that CI runs
+# make help   the rest
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TORCH ?= yes
+
+.PHONY: help demo test test-slow lint lock peers clean
+
+help:
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+demo: $(VENV)/node.installed ## the whole path on this machine: FILES="a.dcm b.dcm" for your own radiographs
+	@$(BIN)/dicom-node demo $(FILES)
+
+test: $(VENV)/dev.installed peers lint ## lint, types, import contracts and all tests but the slow ones
+	$(BIN)/python -m pytest -m "not slow and not benchmark"
+
+test-slow: $(VENV)/dev.installed peers ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/dev.installed ## ruff, mypy --strict and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+peers: ## DCMTK, Orthanc, PostgreSQL and Prometheus from Debian, where they are missing and root permits
+	@bash .ci/peers
+
+lock: ## renew the lock files from pyproject.toml
+	$(BIN)/pip-compile -q --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url \
+		--no-emit-find-links --extra build -o requirements.lock pyproject.toml
+	$(BIN)/pip-compile -q --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url \
+		--no-emit-find-links --extra build --extra dev -c requirements.lock -o requirements-dev.lock \
+		pyproject.toml
+
+clean: ## remove the environment and what the demo left
+	rm -rf $(VENV) demo build *.egg-info
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/node.installed: requirements.lock pyproject.toml | $(VENV)/bin/python
+	$(PIP) install -q --require-hashes -r requirements.lock
+	$(PIP) install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+# PyTorch differs by platform and device, so pip chooses its build: requirements-torch.txt has no hashes.
+$(VENV)/dev.installed: requirements-dev.lock requirements-torch.txt $(VENV)/node.installed
+	$(PIP) install -q --require-hashes -r requirements-dev.lock
+	@if [ "$(TORCH)" = yes ]; then $(PIP) install -q -r requirements-torch.txt \
+		|| echo "PyTorch could not be installed: tests that need it will be skipped"; fi
+	@touch $@

@@ -1,0 +1,78 @@
+"""INFER: estimate the bone age of one or more exams in one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from dicom_node.domain.assessment import Prediction
+from dicom_node.domain.eligibility import Reason
+from dicom_node.domain.errors import Fault, NodeError, Permanent
+from dicom_node.domain.exam import Outcome
+from dicom_node.domain.job import Job
+from dicom_node.logs import log
+from dicom_node.metrics import exam_ended
+from dicom_node.ports import Ledger, PredictionRequest, Predictor, Spool
+
+
+class Infer:
+    """Runs job(INFER) for a batch; each job ends on its own."""
+
+    def __init__(
+        self,
+        *,
+        spool: Spool,
+        ledger: Ledger,
+        predictor: Predictor,
+        reports_not_assessed: Callable[[str], bool],
+    ) -> None:
+        self._spool = spool
+        self._ledger = ledger
+        self._predictor = predictor
+        self._reports_not_assessed = reports_not_assessed
+
+    def __call__(self, jobs: Sequence[Job]) -> list[Exception | None]:
+        """Predict all jobs together; one error or None per job, in order."""
+        requests: dict[int, PredictionRequest] = {}
+        errors: dict[int, Exception] = {}
+        for job in jobs:
+            try:
+                requests[job.job_id] = self._request(job)
+            except NodeError as error:
+                errors[job.job_id] = error
+        answers = self._predictor.predict(list(requests.values())) if requests else []
+        by_job = dict(zip(requests, answers, strict=True))
+        return [errors.get(job.job_id) or self._settle(job, by_job[job.job_id]) for job in jobs]
+
+    def _request(self, job: Job) -> PredictionRequest:
+        eligibility = self._ledger.eligibility(job.exam_id)
+        if eligibility is None:
+            raise Permanent(Fault.UNEXPECTED, f"exam {job.exam_id} was never found eligible")
+        instance = self._ledger.exam(job.exam_id).instance
+        return PredictionRequest(
+            path=self._spool.path(instance.content_sha256), sex=eligibility.sex
+        )
+
+    def _settle(self, job: Job, answer: Prediction | Reason | Exception) -> Exception | None:
+        try:
+            if isinstance(answer, Exception):
+                return answer
+            if isinstance(answer, Reason):
+                self._refuse(job, answer)
+            else:
+                self._ledger.complete_infer(job, answer)
+                log("exam_assessed", exam_id=job.exam_id, model=answer.model.name)
+                exam_ended(Outcome.ASSESSED)
+        except NodeError as error:
+            return error
+        return None
+
+    def _refuse(self, job: Job, reason: Reason) -> None:
+        exam = self._ledger.exam(job.exam_id)
+        self._ledger.complete_not_assessed(
+            job,
+            reason,
+            study_instance_uid=exam.study_instance_uid,
+            report=self._reports_not_assessed(exam.instance.institution_id),
+        )
+        log("exam_not_assessed", exam_id=job.exam_id, reason=reason)
+        exam_ended(Outcome.NOT_ASSESSED, reason)

@@ -1,0 +1,84 @@
+"""REPORT: from a prediction, or a reason why there is none, to encoded report objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dicom_node.domain.assessment import Assessment, Prediction, ReferenceTable, assess
+from dicom_node.domain.eligibility import Reason
+from dicom_node.domain.errors import Fault, Permanent
+from dicom_node.domain.exam import Exam, Outcome
+from dicom_node.domain.job import Job
+from dicom_node.logs import log
+from dicom_node.ports import Eligibility, Ledger, Reporter, ReportRequest, Spool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """Where an institution's reports go and in which language."""
+
+    language: str
+    destinations: tuple[str, ...]
+    report_not_assessed: bool
+
+
+def assessment_of(
+    eligibility: Eligibility, prediction: Prediction, reference: ReferenceTable
+) -> Assessment:
+    """What the report states: the one place for the network path and for offline prediction."""
+    return assess(
+        prediction,
+        sex=eligibility.sex,
+        laterality=eligibility.laterality,
+        view_position=eligibility.view_position,
+        chronological_age_months=eligibility.chronological_age_months,
+        reference=reference,
+        notes=tuple(eligibility.notes),
+    )
+
+
+class Report:
+    """Runs one job(REPORT). ``route``: institution id to its Route."""
+
+    def __init__(
+        self,
+        *,
+        spool: Spool,
+        ledger: Ledger,
+        reporter: Reporter,
+        reference: ReferenceTable,
+        route: Callable[[str], Route],
+    ) -> None:
+        self._spool = spool
+        self._ledger = ledger
+        self._reporter = reporter
+        self._reference = reference
+        self._route = route
+
+    def __call__(self, job: Job) -> None:
+        """Build, store and queue for delivery.
+
+        The time in the report is that of the job, so that a repeated attempt builds the same bytes.
+        """
+        exam = self._ledger.exam(job.exam_id)
+        route = self._route(exam.instance.institution_id)
+        request = ReportRequest(
+            path=self._spool.path(exam.instance.content_sha256),
+            content_sha256=exam.instance.content_sha256,
+            finding=self._finding(exam),
+            language=route.language,
+            reported_at=job.created_at,
+        )
+        objects = self._reporter.build(request)
+        self._ledger.complete_report(job, objects, route.destinations)
+        log("report_built", exam_id=exam.exam_id, count=len(objects))
+
+    def _finding(self, exam: Exam) -> Assessment | Reason:
+        if exam.outcome is Outcome.NOT_ASSESSED and exam.reason:
+            return Reason(exam.reason)
+        eligibility = self._ledger.eligibility(exam.exam_id)
+        prediction = self._ledger.prediction(exam.exam_id)
+        if eligibility is None or prediction is None:
+            raise Permanent(Fault.UNEXPECTED, f"exam {exam.exam_id} has nothing to report")
+        return assessment_of(eligibility, prediction, self._reference)

@@ -1,0 +1,81 @@
+"""SCREEN: decide from the header whether the node assesses an instance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dicom_node.domain.eligibility import Disposition, Eligible, Ineligible, Reason, screen
+from dicom_node.domain.errors import Fault, Permanent
+from dicom_node.domain.exam import Exam, Header, Outcome
+from dicom_node.domain.job import Job
+from dicom_node.logs import log
+from dicom_node.metrics import exam_ended
+from dicom_node.ports import Eligibility, HeaderReader, Ledger, Spool
+
+
+class Screen:
+    """Runs one job(SCREEN). ``reports_not_assessed``: whether an institution wants such reports."""
+
+    def __init__(
+        self,
+        *,
+        spool: Spool,
+        ledger: Ledger,
+        read_header: HeaderReader,
+        reports_not_assessed: Callable[[str], bool],
+    ) -> None:
+        self._spool = spool
+        self._ledger = ledger
+        self._read_header = read_header
+        self._reports_not_assessed = reports_not_assessed
+
+    def __call__(self, job: Job) -> None:
+        """Store the decision and queue the next job.
+
+        Raises ``Permanent`` when the header cannot be read or a person must look first.
+        """
+        exam = self._ledger.exam(job.exam_id)
+        header = self._read_header(self._spool.path(exam.instance.content_sha256))
+        decision = self._decide(header)
+        if isinstance(decision, Ineligible):
+            self._close(job, exam, header, decision)
+        else:
+            self._ledger.complete_screen(job, eligibility_of(header, decision))
+
+    def _decide(self, header: Header) -> Eligible | Ineligible:
+        if self._ledger.is_own_report(header.sop_instance_uid):
+            return Ineligible(reason=Reason.OWN_RESULT, disposition=Disposition.IGNORE)
+        return screen(header)
+
+    def _close(self, job: Job, exam: Exam, header: Header, decision: Ineligible) -> None:
+        study = header.study_instance_uid
+        if decision.disposition is Disposition.HOLD:
+            raise Permanent(
+                Fault(decision.reason),
+                f"exam {exam.exam_id} needs a person: {decision.reason}; retry or discard the job",
+            )
+        if decision.disposition is Disposition.IGNORE:
+            self._ledger.complete_ignored(job, decision.reason, study_instance_uid=study)
+            log("exam_ignored", exam_id=exam.exam_id, reason=decision.reason)
+            exam_ended(Outcome.IGNORED, decision.reason)
+        else:
+            self._ledger.complete_not_assessed(
+                job,
+                decision.reason,
+                study_instance_uid=study,
+                report=self._reports_not_assessed(exam.instance.institution_id),
+            )
+            log("exam_not_assessed", exam_id=exam.exam_id, reason=decision.reason)
+            exam_ended(Outcome.NOT_ASSESSED, decision.reason)
+
+
+def eligibility_of(header: Header, decision: Eligible) -> Eligibility:
+    """What the later stages need of a header that was found eligible."""
+    return Eligibility(
+        study_instance_uid=header.study_instance_uid,
+        sex=decision.sex,
+        laterality=header.laterality,
+        view_position=header.view_position,
+        chronological_age_months=decision.chronological_age_months,
+        notes=decision.notes,
+    )

@@ -1,0 +1,140 @@
+"""Starts the node's processes, restarts what dies, and stops them in order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicom_node.logs import log
+
+_POLL_SECONDS = 0.1
+_FIRST_DELAY_SECONDS = 0.1
+_LONGEST_DELAY_SECONDS = 10.0
+_HEALTHY_SECONDS = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessSpec:
+    """One process of the node. Lower ``drain_order`` stops first."""
+
+    name: str
+    command: tuple[str, ...]
+    inherited: tuple[int, ...]
+    """File descriptors that the process takes over."""
+    drain_order: int
+    grace_seconds: float
+
+
+class Child:
+    """A process that runs again whenever it ends."""
+
+    def __init__(self, spec: ProcessSpec, ready_file: Path) -> None:
+        self.spec = spec
+        self.restarts = 0
+        self._ready_file = ready_file
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
+        self._delay = _FIRST_DELAY_SECONDS
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+        return self._process.pid if self._process and self._process.poll() is None else None
+
+    def is_ready(self) -> bool:
+        """Whether the running process has said that it is ready (its pid stands in its file)."""
+        try:
+            return self.pid is not None and int(self._ready_file.read_text()) == self.pid
+        except (OSError, ValueError):
+            return False
+
+    def start(self) -> None:
+        """Start the process."""
+        self._started = time.monotonic()
+        self._process = subprocess.Popen(  # noqa: S603  our own interpreter and module
+            self.spec.command, pass_fds=self.spec.inherited, start_new_session=True
+        )
+        log("process_started", process=self.spec.name, pid=self._process.pid)
+
+    def ended_pid(self) -> int | None:
+        """The pid of a process that has just ended, else None."""
+        if self._process is None or self._process.poll() is None:
+            return None
+        pid, code = self._process.pid, self._process.returncode
+        self._process = None
+        log("process_exited", process=self.spec.name, pid=pid, exit_code=code)
+        healthy = time.monotonic() - self._started > _HEALTHY_SECONDS
+        self._delay = (
+            _FIRST_DELAY_SECONDS if healthy else min(_LONGEST_DELAY_SECONDS, self._delay * 2)
+        )
+        self._started = time.monotonic()
+        return pid
+
+    def restart_when_due(self) -> None:
+        """Start again once the delay since the end has passed."""
+        if self._process is None and time.monotonic() - self._started >= self._delay:
+            self.restarts += 1
+            log("process_restarted", process=self.spec.name, count=self.restarts)
+            self.start()
+
+    def stop(self) -> None:
+        """Ask for a drain; kill after the grace time."""
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(self.spec.grace_seconds)
+        except subprocess.TimeoutExpired:
+            log("process_killed", process=self.spec.name, pid=self._process.pid)
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+
+class Supervisor:
+    """Keeps the processes of one node running.
+
+    ``ended``: called with the name and pid of every process that ended unasked.
+    """
+
+    def __init__(
+        self, specs: Sequence[ProcessSpec], *, run_dir: Path, ended: Callable[[str, int], None]
+    ) -> None:
+        self.children = [Child(spec, ready_path(run_dir, spec.name)) for spec in specs]
+        self._ended = ended
+        self.turned_at = time.monotonic()
+        """When the loop last came round (monotonic seconds): the sign of life for /livez."""
+
+    def run(self, stop: threading.Event) -> None:
+        """Start everything and watch it until ``stop``; then drain by order."""
+        for child in self.children:
+            child.start()
+        while not stop.wait(_POLL_SECONDS):
+            self.turned_at = time.monotonic()
+            for child in self.children:
+                pid = child.ended_pid()
+                if pid is not None:
+                    self._ended(child.spec.name, pid)
+                child.restart_when_due()
+        self._drain()
+
+    def _drain(self) -> None:
+        log("drain_started")
+        for order in sorted({child.spec.drain_order for child in self.children}):
+            group = [child for child in self.children if child.spec.drain_order == order]
+            threads = [threading.Thread(target=child.stop) for child in group]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        log("drain_finished")
+
+
+def ready_path(run_dir: Path, name: str) -> Path:
+    """File in which a process writes its pid when it is ready."""
+    return run_dir / f"{name}.ready"

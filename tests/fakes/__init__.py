@@ -1,0 +1,1 @@
+"""Classes that keep a port's promises in memory; they pass the contract tests of the adapters."""
