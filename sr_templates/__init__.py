@@ -1,0 +1,1 @@
+"""The reports as DICOM Structured Reports and as a picture; knows neither the node nor a model."""

@@ -1,0 +1,76 @@
+"""Every coded concept of the reports, once (PS3.16; LOINC, SNOMED CT, UCUM and RadElement where
+the standard has none)."""
+
+from __future__ import annotations
+
+from pydicom.sr.coding import Code
+
+PRIVATE_SCHEME = "99BONEAGE"
+PRIVATE_SCHEME_NAME = "Bone age DICOM node: concepts without a public code"
+
+# Documents and their parts
+DIAGNOSTIC_IMAGING_REPORT = Code("18748-4", "LN", "Diagnostic Imaging Report")
+IMAGING_MEASUREMENT_REPORT = Code("126000", "DCM", "Imaging Measurement Report")
+IMAGING_PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
+PROCEDURE_DESCRIPTIONS = Code("121064", "DCM", "Current Procedure Descriptions")
+PROCEDURE_DESCRIPTION = Code("121065", "DCM", "Procedure Description")
+FINDINGS = Code("121070", "DCM", "Findings")
+FINDING = Code("121071", "DCM", "Finding")
+IMPRESSIONS = Code("121072", "DCM", "Impressions")
+IMPRESSION = Code("121073", "DCM", "Impression")
+LANGUAGES = {
+    "pt-BR": Code("pt-BR", "RFC5646", "Portuguese (Brazil)"),
+    "en": Code("en-US", "RFC5646", "English (United States)"),
+}
+
+# Who says so
+DEVICE = Code("121007", "DCM", "Device")
+PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")
+ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
+
+# Numbers
+BONE_AGE = Code("85151-9", "LN", "XR Bone age")
+GREULICH_PYLE = Code("252956001", "SCT", "Greulich and Pyle bone age assessment")
+CHRONOLOGICAL_AGE = Code("424144002", "SCT", "Current chronological age")
+DIFFERENCE = Code("BA-CA", PRIVATE_SCHEME, "Bone age minus chronological age")
+POPULATION_SD = Code("121414", "DCM", "Standard deviation of population")
+Z_SCORE = Code("121416", "DCM", "Z-Score of measurement")
+UNCERTAINTY = Code("371884006", "SCT", "+/-, range of measurement uncertainty")
+STANDARD_DEVIATION = Code("386136009", "SCT", "Standard Deviation")
+MONTH = Code("mo", "UCUM", "month")
+NO_UNITS = Code("1", "UCUM", "no units")
+
+# Where
+HAND = Code("85562004", "SCT", "Hand")
+LATERALITIES = {
+    "L": Code("7771000", "SCT", "Left"),
+    "R": Code("24028007", "SCT", "Right"),
+    "B": Code("51440002", "SCT", "Bilateral"),
+}
+"""By Image Laterality (0020,0062); a side that is not stated has no code."""
+
+# Conclusions: RadElement set RDES14, paediatric bone age
+DETERMINATION = Code("RDE1733", "RADELEMENT", "Bone age determination")
+DETERMINATIONS = {
+    "delayed": Code("RDE1733.0", "RADELEMENT", "delayed"),
+    "normal": Code("RDE1733.1", "RADELEMENT", "normal"),
+    "advanced": Code("RDE1733.2", "RADELEMENT", "advanced"),
+    "outside_reference": Code("RDE1733.3", "RADELEMENT", "indeterminate"),
+    "no_chronological_age": Code("RDE1733.4", "RADELEMENT", "unknown"),
+}
+
+# Why there is none
+NOT_ATTEMPTED = Code("111225", "DCM", "Not Attempted")
+"""CID 6042: the header alone decided."""
+FAILED = Code("111224", "DCM", "Failed")
+"""CID 6042: the pixels were looked at."""
+ANALYSIS_FAILURES = frozenset(
+    {"image_blank", "image_saturated", "no_hand_found", "pixels_unreadable"}
+)
+_NO_IMAGE = Code("111213", "DCM", "No image")
+REJECTIONS = {
+    "image_blank": _NO_IMAGE,
+    "no_pixel_data": _NO_IMAGE,
+    "view_not_frontal": Code("111209", "DCM", "Positioning"),
+}
+"""CID 7011 where it has the reason; the others are said in words."""

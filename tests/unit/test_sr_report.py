@@ -1,0 +1,571 @@
+"""The Reporter: what was assessed can be read back, the same request gives the same bytes, and no
+source image is too poor for a report."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from highdicom.sr import MeasurementReport, srread
+from pydicom import Dataset, dcmread
+from pydicom.config import disable_value_validation
+from pydicom.dataset import FileMetaDataset
+from pydicom.sr.coding import Code
+from pydicom.uid import ExplicitVRLittleEndian
+
+from dicom_node.adapters.reporter import SrReporter
+from dicom_node.domain.assessment import (
+    Assessment,
+    Determination,
+    HandBox,
+    ModelIdentity,
+    Prediction,
+)
+from dicom_node.domain.delivery import ReportKind, ReportObject
+from dicom_node.domain.eligibility import Disposition, Ineligible, Note, Reason, screen
+from dicom_node.domain.errors import Fault, Permanent
+from dicom_node.domain.exam import Header, Laterality, Sex
+from dicom_node.ports import Reporter, ReportRequest
+from sr_templates import concepts
+
+REPORTED_AT = datetime(2024, 3, 5, 17, 22, 33, 123456, tzinfo=UTC)
+SECRET = "SEGREDO"
+OPTIONAL = [
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+    "PatientOrientation",
+    "ImagerPixelSpacing",
+    "SpecificCharacterSet",
+    "Manufacturer",
+]
+
+
+def radiograph() -> Dataset:
+    """The header of a plain CR hand, Latin-1, without pixels: the report reads none."""
+    dataset = Dataset()
+    dataset.SpecificCharacterSet = "ISO_IR 100"
+    dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
+    dataset.SOPInstanceUID = "1.2.3.4"
+    dataset.StudyInstanceUID = "1.2.3"
+    dataset.SeriesInstanceUID = "1.2.3.1"
+    dataset.Modality = "CR"
+    dataset.Manufacturer = "Maker"
+    dataset.PatientName = "JOSÉ DA CONCEIÇÃO"
+    dataset.PatientID = "7"
+    dataset.PatientBirthDate = "20100101"
+    dataset.PatientSex = "F"
+    dataset.AccessionNumber = "A1"
+    dataset.StudyID = "S1"
+    dataset.StudyDate = "20220701"
+    dataset.StudyTime = "101112"
+    dataset.ReferringPhysicianName = "ANDRÉ^SÃO"
+    dataset.StudyDescription = "Mão e punho"
+    dataset.PatientOrientation = ["L", "F"]
+    dataset.ImagerPixelSpacing = [0.1, 0.1]
+    dataset.Rows, dataset.Columns = 2000, 1600
+    return dataset
+
+
+def assessment(**changes: Any) -> Assessment:
+    prediction = Prediction(
+        bone_age_months=126.347,
+        sd_months=6.25,
+        hand_box=HandBox(left=100, top=120.5, right=1500, bottom=1900),
+        model=ModelIdentity(name="boneage-test", version="1.2.0", sha256="cd" * 32),
+    )
+    values: dict[str, Any] = {
+        "prediction": prediction,
+        "sex": Sex.FEMALE,
+        "laterality": Laterality.LEFT,
+        "view_position": "PA",
+        "chronological_age_months": 150.0,
+        "difference_months": 126.347 - 150.0,
+        "population_sd_months": 14.3,
+        "z_score": (126.347 - 150.0) / 14.3,
+        "determination": Determination.NORMAL,
+        "reference_id": "greulich-pyle-v-vi",
+        "reference_title": "Greulich & Pyle 1959, V/VI",
+        "notes": (),
+    }
+    return Assessment(**{**values, **changes})
+
+
+@pytest.fixture
+def sent(tmp_path: Path) -> Any:
+    """Write a header as a received file and ask for its report."""
+
+    def request(dataset: Dataset, finding: Assessment | Reason, **changes: Any) -> ReportRequest:
+        meta = FileMetaDataset()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        meta.MediaStorageSOPClassUID = dataset.get("SOPClassUID", "1.2")
+        meta.MediaStorageSOPInstanceUID = dataset.get("SOPInstanceUID", "1.2")
+        dataset.file_meta = meta
+        path = tmp_path / "received.dcm"
+        dataset.save_as(path, enforce_file_format=True)
+        values: dict[str, Any] = {
+            "path": path,
+            "content_sha256": "ab" * 32,
+            "finding": finding,
+            "language": "pt-BR",
+            "reported_at": REPORTED_AT,
+        }
+        return ReportRequest(**{**values, **changes})
+
+    return request
+
+
+def read(report: ReportObject) -> Dataset:
+    return dcmread(BytesIO(report.encoded))
+
+
+def items(dataset: Dataset) -> list[Dataset]:
+    """All content items below, depth first."""
+    below = []
+    for item in dataset.get("ContentSequence", []):
+        below += [item, *items(item)]
+    return below
+
+
+def texts(dataset: Dataset) -> str:
+    return "\n".join(item.TextValue for item in items(dataset) if "TextValue" in item)
+
+
+def codes(dataset: Dataset, name: Code) -> list[str]:
+    return [
+        item.ConceptCodeSequence[0].CodeValue
+        for item in items(dataset)
+        if "ConceptCodeSequence" in item and item.ConceptNameCodeSequence[0].CodeValue == name.value
+    ]
+
+
+def group_of(report: ReportObject) -> Any:
+    content = srread(BytesIO(report.encoded)).content
+    assert isinstance(content, MeasurementReport)
+    (group,) = content.get_planar_roi_measurement_groups()
+    return group
+
+
+def numbers(report: ReportObject) -> dict[str, tuple[float, str]]:
+    return {
+        measurement.name.value: (measurement.value, measurement.unit.value)
+        for measurement in group_of(report).get_measurements()
+    }
+
+
+def test_an_assessment_becomes_measurements_and_narrative(sent: Any) -> None:
+    reporter: Reporter = SrReporter()
+    measurements, narrative = reporter.build(sent(radiograph(), assessment()))
+    assert measurements.kind is ReportKind.MEASUREMENTS
+    assert read(measurements).SOPClassUID == "1.2.840.10008.5.1.4.1.1.88.34"
+    assert narrative.kind is ReportKind.NARRATIVE
+    assert read(narrative).SOPClassUID == "1.2.840.10008.5.1.4.1.1.88.22"
+    for report in (measurements, narrative):
+        dataset = read(report)
+        assert report.sop_class_uid == dataset.SOPClassUID
+        assert report.sop_instance_uid == dataset.SOPInstanceUID
+        assert report.series_instance_uid == dataset.SeriesInstanceUID
+        assert dataset.file_meta.MediaStorageSOPInstanceUID == dataset.SOPInstanceUID
+
+
+def test_every_number_can_be_read_back_from_the_measurement_group(sent: Any) -> None:
+    measurements, _ = SrReporter().build(sent(radiograph(), assessment()))
+    assert numbers(measurements) == {
+        "85151-9": (126.35, "mo"),
+        "371884006": (6.25, "mo"),
+        "424144002": (150.0, "mo"),
+        "BA-CA": (-23.65, "mo"),
+        "121414": (14.3, "mo"),
+        "121416": (-1.65, "1"),
+    }
+    (bone_age,) = group_of(measurements).get_measurements(concepts.BONE_AGE)
+    assert bone_age.method == concepts.GREULICH_PYLE
+    assert bone_age.unit.meaning == "month"
+
+
+def test_every_number_is_a_direct_child_of_the_group(sent: Any) -> None:
+    measurements, _ = SrReporter().build(sent(radiograph(), assessment()))
+    (group,) = [
+        item
+        for item in items(read(measurements))
+        if item.ConceptNameCodeSequence[0].CodeValue == "125007"
+    ]
+    assert sum(item.ValueType == "NUM" for item in group.ContentSequence) == 6
+    assert group.ContentTemplateSequence[0].TemplateIdentifier == "1410"
+
+
+def test_the_group_says_what_was_measured_where_and_by_whom(sent: Any) -> None:
+    measurements, _ = SrReporter().build(sent(radiograph(), assessment()))
+    group = group_of(measurements)
+    (site,) = group.finding_sites
+    assert site.value == concepts.HAND
+    assert site.laterality == concepts.LATERALITIES["L"]
+    said = texts(read(measurements))
+    assert "boneage-test" in said
+    assert "1.2.0" in said
+    assert f"weights SHA-256: {'cd' * 32}" in said
+    assert "reference table: greulich-pyle-v-vi (Greulich & Pyle 1959, V/VI)" in said
+    assert "IA, não verificado" in group.tracking_identifier
+    assert codes(read(measurements), Code("111000", "DCM", "")) == ["123110"]
+
+
+def test_the_hand_is_a_closed_box_in_the_source_image(sent: Any) -> None:
+    measurements, _ = SrReporter().build(sent(radiograph(), assessment()))
+    region = group_of(measurements).roi
+    assert region.graphic_type.value == "POLYLINE"
+    corners = [[100, 120.5], [1500, 120.5], [1500, 1900], [100, 1900], [100, 120.5]]
+    assert region.value.tolist() == corners
+    source = region.ContentSequence[0].ReferencedSOPSequence[0]
+    assert source.ReferencedSOPInstanceUID == "1.2.3.4"
+
+
+def test_a_box_that_reaches_beyond_the_image_ends_at_its_edges(sent: Any) -> None:
+    box = HandBox(left=-3, top=-0.5, right=1600.2, bottom=2001)
+    finding = assessment(prediction=replace(assessment().prediction, hand_box=box))
+    measurements, _ = SrReporter().build(sent(radiograph(), finding))
+    corners = group_of(measurements).roi.value
+    assert corners.min(axis=0).tolist() == [0, 0]
+    assert corners.max(axis=0).tolist() == [1600, 2000]
+
+
+@pytest.mark.parametrize(
+    ("determination", "code"),
+    [
+        (Determination.DELAYED, "RDE1733.0"),
+        (Determination.NORMAL, "RDE1733.1"),
+        (Determination.ADVANCED, "RDE1733.2"),
+        (Determination.OUTSIDE_REFERENCE, "RDE1733.3"),
+        (Determination.NO_CHRONOLOGICAL_AGE, "RDE1733.4"),
+    ],
+)
+def test_the_determination_is_coded(sent: Any, determination: Determination, code: str) -> None:
+    finding = assessment(determination=determination)
+    measurements, _ = SrReporter().build(sent(radiograph(), finding))
+    assert codes(read(measurements), concepts.DETERMINATION) == [code]
+
+
+def test_what_is_not_known_is_left_out(sent: Any) -> None:
+    finding = assessment(
+        chronological_age_months=None,
+        difference_months=None,
+        population_sd_months=None,
+        z_score=None,
+        determination=Determination.NO_CHRONOLOGICAL_AGE,
+        laterality=Laterality.UNSTATED,
+        view_position="",
+        notes=(Note.BIRTH_DATE_MISSING, Note.LATERALITY_UNSTATED),
+    )
+    measurements, narrative = SrReporter().build(sent(radiograph(), finding))
+    assert set(numbers(measurements)) == {"85151-9", "371884006"}
+    assert group_of(measurements).finding_sites[0].laterality is None
+    said = texts(read(narrative))
+    assert "Idade cronológica na data do exame: não disponível." in said
+    assert "mão (lado não informado)" in said
+    assert "A data de nascimento não foi informada." in said
+    assert "escore Z -" not in said
+
+
+def test_the_narrative_says_everything_in_portuguese(sent: Any) -> None:
+    finding = assessment(notes=(Note.AGE_DISAGREES,))
+    _, narrative = SrReporter(device_name="node-7").build(sent(radiograph(), finding))
+    said = texts(read(narrative))
+    for sentence in (
+        "Idade óssea estimada: 10 anos e 6 meses (126,3 meses).",
+        "desvio-padrão preditivo de 6,2 meses",
+        "Idade cronológica na data do exame: 12 anos e 6 meses (150,0 meses).",
+        "Diferença (idade óssea - idade cronológica): -23,7 meses.",
+        "sexo feminino: 14,3 meses; escore Z -1,65.",
+        "Tabela de referência: Greulich & Pyle 1959, V/VI.",
+        "Idade óssea dentro de 2 desvios-padrão da idade cronológica.",
+        "Radiografia: mão esquerda, incidência PA.",
+        f"Modelo: boneage-test, versão 1.2.0; SHA-256 dos pesos {'cd' * 32}.",
+        "Atenção: a idade informada pelo equipamento",
+        "Resultado gerado por inteligência artificial (boneage-node",
+        "Não verificado por médico. Uso exclusivo em pesquisa; não utilizar para diagnóstico.",
+        "por node-7.",
+    ):
+        assert sentence in said
+
+
+def test_the_narrative_says_everything_in_english(sent: Any) -> None:
+    measurements, narrative = SrReporter().build(sent(radiograph(), assessment(), language="en"))
+    said = texts(read(narrative))
+    assert "Estimated bone age: 10 years and 6 months (126.3 months)." in said
+    assert "Z-score -1.65" in said
+    assert "For research use only; not for diagnosis." in said
+    assert read(narrative).SeriesDescription == "AI Bone Age - text"
+    assert read(measurements).SeriesDescription == "AI Bone Age - result"
+    assert codes(read(narrative), Code("121049", "DCM", "")) == ["en-US"]
+
+
+def test_the_narrative_suits_text_viewers(sent: Any) -> None:
+    _, narrative = SrReporter().build(sent(radiograph(), assessment()))
+    dataset = read(narrative)
+    assert dataset.ContentTemplateSequence[0].TemplateIdentifier == "2000"
+    kinds = {item.ValueType for item in items(dataset)}
+    assert kinds == {"CONTAINER", "TEXT", "CODE", "UIDREF"}
+    containers = [dataset, *(i for i in items(dataset) if i.ValueType == "CONTAINER")]
+    assert {container.ContinuityOfContent for container in containers} == {"SEPARATE"}
+    headings = [c.ConceptNameCodeSequence[0].CodeValue for c in containers]
+    assert headings == ["18748-4", "121064", "121070", "121072"]
+
+
+def test_both_objects_are_marked_as_unverified_research_results_of_the_node(sent: Any) -> None:
+    for number, report in enumerate(SrReporter().build(sent(radiograph(), assessment())), 901):
+        dataset = read(report)
+        assert dataset.CompletionFlag == "COMPLETE"
+        assert dataset.VerificationFlag == "UNVERIFIED"
+        assert dataset.PreliminaryFlag == "PRELIMINARY"
+        assert dataset.ContentQualification == "RESEARCH"
+        assert dataset.SeriesNumber == number
+        assert dataset.SeriesDescription.startswith("IA Idade Óssea - ")
+        (equipment,) = dataset.ContributingEquipmentSequence
+        assert equipment.PurposeOfReferenceCodeSequence[0].CodeValue == "109102"
+        assert "Não verificado" in equipment.ContributionDescription
+        assert "SyntheticData" not in dataset
+        (study,) = dataset.CurrentRequestedProcedureEvidenceSequence
+        reference = study.ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
+        assert reference.ReferencedSOPInstanceUID == "1.2.3.4"
+
+
+def test_the_node_recognises_its_own_results(sent: Any) -> None:
+    for report in SrReporter().build(sent(radiograph(), assessment())):
+        dataset = read(report)
+        header = Header(
+            sop_class_uid=report.sop_class_uid,
+            sop_instance_uid=report.sop_instance_uid,
+            manufacturer_model_name=dataset.ManufacturerModelName,
+        )
+        verdict = screen(header)
+        assert verdict == Ineligible(reason=Reason.OWN_RESULT, disposition=Disposition.IGNORE)
+
+
+def test_the_identity_is_that_of_the_source_in_utf_8(sent: Any) -> None:
+    source = radiograph()
+    for report in SrReporter().build(sent(source, assessment())):
+        dataset = read(report)
+        assert dataset.SpecificCharacterSet == "ISO_IR 192"
+        assert "JOSÉ DA CONCEIÇÃO".encode() in report.encoded
+        for keyword in (*OPTIONAL[:9], "StudyDescription", "StudyInstanceUID"):
+            assert dataset[keyword].value == source[keyword].value, keyword
+
+
+@pytest.mark.parametrize("keyword", OPTIONAL)
+def test_a_source_without_it_still_gets_its_report(sent: Any, keyword: str) -> None:
+    dataset = radiograph()
+    del dataset[keyword]
+    if keyword == "SpecificCharacterSet":
+        dataset.PatientName, dataset.ReferringPhysicianName = "A^B", ""
+        dataset.StudyDescription = "Mao"
+    assert len(SrReporter().build(sent(dataset, assessment()))) == 2
+
+
+@pytest.mark.parametrize("value", ["", None])
+def test_a_source_with_empty_attributes_still_gets_its_report(sent: Any, value: Any) -> None:
+    dataset = radiograph()
+    for keyword in OPTIONAL:
+        dataset[keyword].value = value
+    del dataset.StudyDescription
+    measurements, narrative = SrReporter().build(sent(dataset, assessment()))
+    assert numbers(measurements)["85151-9"] == (126.35, "mo")
+    assert read(narrative).PatientID in ("", None)
+
+
+def test_a_source_with_invalid_attributes_gets_its_report_without_a_word_about_them(
+    sent: Any, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = radiograph()
+    dataset.PatientAge = "012Y"
+    request = sent(dataset, assessment())
+    received = request.path.read_bytes()
+    for valid, invalid in ((b"20100101", b"SEGREDO1"), (b"012Y", b"SEGR"), (b"101112", b"SEGRED")):
+        assert received.count(valid) == 1
+        received = received.replace(valid, invalid)
+    request.path.write_bytes(received)
+    for report in SrReporter().build(request):
+        assert read(report).PatientBirthDate in ("", None)
+        assert b"SEGR" not in report.encoded
+    captured = capfd.readouterr()
+    assert "SEGR" not in captured.out + captured.err + caplog.text
+
+
+def test_uids_with_leading_zeros_are_referred_to_as_they_are_and_not_logged(
+    sent: Any, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    request = sent(radiograph(), assessment())
+    received = request.path.read_bytes()
+    assert received.count(b"1.2.3.4") == 2  # in the file meta information and in the data set
+    request.path.write_bytes(received.replace(b"1.2.3.4", b"1.2.003"))
+    for report in SrReporter().build(request):
+        (study,) = read(report).CurrentRequestedProcedureEvidenceSequence
+        reference = study.ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
+        with disable_value_validation():
+            assert reference.ReferencedSOPInstanceUID == "1.2.003"
+    captured = capfd.readouterr()
+    assert "1.2.003" not in captured.out + captured.err + caplog.text
+
+
+def test_a_synthetic_image_makes_a_synthetic_report_that_says_so(sent: Any) -> None:
+    dataset = radiograph()
+    dataset.SyntheticData = "YES"
+    reports = SrReporter().build(sent(dataset, assessment()))
+    assert [read(report).SyntheticData for report in reports] == ["YES", "YES"]
+    assert "IMAGEM SINTÉTICA" in texts(read(reports[1]))
+
+
+def test_the_same_request_gives_the_same_bytes(sent: Any) -> None:
+    request = sent(radiograph(), assessment())
+    assert SrReporter().build(request) == SrReporter().build(request)
+
+
+def test_another_process_gives_the_same_bytes(sent: Any, tmp_path: Path) -> None:
+    request = sent(radiograph(), assessment())
+    script = (
+        "import pickle, sys\n"
+        "from dicom_node.adapters.reporter import SrReporter\n"
+        "for report in SrReporter().build(pickle.load(open(sys.argv[1], 'rb'))):\n"
+        "    print(report.encoded.hex())\n"
+    )
+    pickled = tmp_path / "request"
+    pickled.write_bytes(pickle.dumps(request))
+    command = [sys.executable, "-c", script, str(pickled)]
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert answer.stdout.split() == [r.encoded.hex() for r in SrReporter().build(request)]
+
+
+def uids(request: ReportRequest) -> set[str]:
+    reports = SrReporter().build(request)
+    found = {uid for r in reports for uid in (r.sop_instance_uid, r.series_instance_uid)}
+    assert len(found) == 2 * len(reports)
+    assert all(uid.startswith("2.25.") and len(uid) <= 64 for uid in found)
+    return found
+
+
+def test_uids_follow_from_what_was_analysed_by_what_and_not_from_when(sent: Any) -> None:
+    request = sent(radiograph(), assessment())
+    first = uids(request)
+    assert uids(replace(request, reported_at=datetime(2025, 1, 1, tzinfo=UTC))) == first
+    prediction = assessment().prediction
+    others = [
+        replace(request, content_sha256="ef" * 32),
+        replace(request, language="en"),
+        replace(request, finding=Reason.IMAGE_BLANK),
+        replace(request, finding=assessment(reference_id="brush-foundation")),
+        replace(
+            request,
+            finding=assessment(
+                prediction=replace(prediction, model=replace(prediction.model, sha256="12" * 32))
+            ),
+        ),
+    ]
+    for other in others:
+        assert not uids(other) & first
+    dataset = radiograph()
+    dataset.SOPInstanceUID = "1.2.3.5"
+    assert not uids(sent(dataset, assessment())) & first
+
+
+def test_times_are_those_of_the_request_in_the_time_zone_of_the_source(sent: Any) -> None:
+    dataset = radiograph()
+    dataset.TimezoneOffsetFromUTC = "-0300"
+    for report in SrReporter().build(sent(dataset, assessment())):
+        written = read(report)
+        assert written.TimezoneOffsetFromUTC == "-0300"
+        assert (written.ContentDate, written.ContentTime) == ("20240305", "142233")
+        assert (written.SeriesDate, written.SeriesTime) == ("20240305", "142233")
+        assert written.InstanceCreationDate == "20240305"
+        assert written.InstanceCreationTime == "142233"
+        (equipment,) = written.ContributingEquipmentSequence
+        assert equipment.ContributionDateTime == "20240305142233-0300"
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_becomes_a_narrative_that_gives_it(sent: Any, reason: Reason) -> None:
+    (narrative,) = SrReporter().build(sent(radiograph(), reason))
+    assert narrative.kind is ReportKind.NARRATIVE
+    dataset = read(narrative)
+    assert "Motivo: " in texts(dataset)
+    assert "A idade óssea desta imagem não foi avaliada." in texts(dataset)
+    assert "anos" not in texts(dataset).replace("0 a 19 anos", "")
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        (Reason.VIEW_NOT_FRONTAL, ["111225", "111209"]),
+        (Reason.IMAGE_BLANK, ["111224", "111213"]),
+        (Reason.NO_HAND_FOUND, ["111224"]),
+        (Reason.SEX_MISSING, ["111225"]),
+    ],
+)
+def test_reasons_are_coded_where_the_standard_has_a_code(
+    sent: Any, reason: Reason, expected: list[str]
+) -> None:
+    (narrative,) = SrReporter().build(sent(radiograph(), reason))
+    assert codes(read(narrative), concepts.FINDING) == expected
+
+
+def test_a_file_that_is_no_dicom_is_unreadable(sent: Any) -> None:
+    request = sent(radiograph(), assessment())
+    request.path.write_bytes(SECRET.encode() * 100)
+    with pytest.raises(Permanent, match="cannot be read") as refusal:
+        SrReporter().build(request)
+    assert refusal.value.fault is Fault.UNREADABLE_OBJECT
+
+
+def test_an_image_without_uids_is_unreadable_and_its_patient_is_not_named(sent: Any) -> None:
+    dataset = radiograph()
+    dataset.PatientName = SECRET
+    del dataset.StudyInstanceUID
+    with pytest.raises(Permanent, match="StudyInstanceUID") as refusal:
+        SrReporter().build(sent(dataset, assessment()))
+    assert refusal.value.fault is Fault.UNREADABLE_OBJECT
+    assert SECRET not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"bone_age_months": float("nan")},
+        {"sd_months": float("inf")},
+        {"hand_box": HandBox(left=1700, top=0, right=1800, bottom=10)},
+        {"hand_box": HandBox(left=10, top=0, right=10, bottom=10)},
+        {"model": ModelIdentity(name="", version="1", sha256="")},
+    ],
+)
+def test_content_that_cannot_be_reported_is_refused(sent: Any, change: dict[str, Any]) -> None:
+    finding = assessment(prediction=replace(assessment().prediction, **change))
+    with pytest.raises(Permanent) as refusal:
+        SrReporter().build(sent(radiograph(), finding))
+    assert refusal.value.fault is Fault.REPORT_INVALID
+
+
+def test_an_unknown_language_is_refused(sent: Any) -> None:
+    with pytest.raises(Permanent, match="pt-BR, en"):
+        SrReporter().build(sent(radiograph(), assessment(), language="tlh"))
+
+
+def test_the_node_starts_without_highdicom_and_warms_up_when_told() -> None:
+    script = (
+        "import sys\n"
+        "from dicom_node.adapters.reporter import SrReporter\n"
+        "assert 'highdicom' not in sys.modules\n"
+        "SrReporter().warm()\n"
+        "assert 'highdicom' in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
