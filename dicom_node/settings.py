@@ -130,15 +130,20 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
+        for key, names in (
+            ("destinations: name", [item.name for item in self.destinations]),
+            ("institutions: id", [item.id for item in self.institutions]),
+        ):
+            if twins := _twice(names):
+                raise ValueError(f"{key} {twins} stands twice")
         known = {destination.name for destination in self.destinations}
         for institution in self.institutions:
             unknown = ", ".join(sorted(set(institution.destinations) - known))
             if unknown:
                 raise ValueError(f"institution {institution.id}: unknown destinations {unknown}")
         titles = [t for institution in self.institutions for t in institution.calling_ae_titles]
-        twice = ", ".join(sorted({title for title in titles if titles.count(title) > 1}))
-        if twice:
-            raise ValueError(f"calling AE titles of more than one institution: {twice}")
+        if twins := _twice(titles):
+            raise ValueError(f"calling AE titles of more than one institution: {twins}")
         if self.receive.require_known_sender and not titles:
             raise ValueError("receive.require_known_sender needs at least one institution")
         loopback = self.node.bind == "localhost" or ip_address(self.node.bind).is_loopback
@@ -148,6 +153,10 @@ class Settings(BaseSettings):
                 "list the senders under [[institutions]]"
             )
         return self
+
+
+def _twice(names: list[str]) -> str:
+    return ", ".join(sorted({name for name in names if names.count(name) > 1}))
 
 
 def load_settings(path: Path | None) -> Settings:
@@ -163,4 +172,4 @@ def load_settings(path: Path | None) -> Settings:
         ]
         raise SettingsError(f"{path or 'environment'}: " + "; ".join(lines)) from None
     except (OSError, ValueError) as error:
-        raise SettingsError(f"{path}: cannot be read: {error}") from None
+        raise SettingsError(f"{path or 'environment'}: cannot be read: {error}") from None

@@ -1,0 +1,240 @@
+"""Log lines: constant event names with identifiers from one table, never a header value or patient.
+
+One JSON object per line on standard error; columns where standard error is a terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal
+
+import structlog
+
+Level = Literal["info", "warning", "error"]
+_OUR_PACKAGES = ("dicom_node", "inference", "sr_templates")
+_MAX_TEXT = 200
+_FIRST = ("at", "level", "event", "process", "pid")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One kind of log line: the fields it may carry and what it says."""
+
+    level: Level
+    fields: tuple[str, ...]
+    meaning: str
+
+
+FIELDS: Mapping[str, str] = {
+    "ae_title": "calling AE title of a configured institution, otherwise `unknown`",
+    "attempt": "how often the job has been claimed",
+    "bytes": "size in bytes",
+    "count": "how many",
+    "destination": "configured name of a destination",
+    "device": "what the model runs on",
+    "error": "class of an exception and the line of the node's code that it passed last",
+    "exam_id": "the exam's number in the ledger",
+    "exit_code": "exit status of a process; negative: ended by that signal",
+    "fault": "code of [a fault](reasons.md#faults)",
+    "institution": "configured id of an institution",
+    "job_id": "the job's number in the ledger",
+    "library": "name of the library's logger",
+    "library_level": "level that the library gave its message",
+    "model": "name of the model",
+    "peer": "IP address of the peer",
+    "pid": "process id of `process`",
+    "port": "TCP port",
+    "process": "the process that the line is about: the one that writes it, or a child's name",
+    "reason": "code of [a reason](reasons.md#reasons) or of a rejection",
+    "receipt": "`new`, `duplicate` or `conflict`",
+    "seconds": "duration or delay in seconds",
+    "sha256": "SHA-256 of the model's weights",
+    "stage": "`screen`, `infer`, `report` or `deliver`",
+    "status": "status of the C-STORE response, as `0xA700`",
+    "version": "version of the node, the model or the ledger's schema",
+}
+"""Every field that a line may carry. All lines have ``at`` (UTC), ``level``, ``event``, ``process``
+and ``pid``."""
+
+_JOB = ("exam_id", "job_id", "stage", "attempt", "destination")
+
+
+def _event(level: Level, meaning: str, *fields: str) -> Event:
+    return Event(level=level, fields=fields, meaning=meaning)
+
+
+EVENTS: Mapping[str, Event] = {
+    "node_started": _event("info", "the node receives", "version", "port", "seconds"),
+    "node_stopped": _event("info", "all processes have ended", "exit_code"),
+    "process_started": _event("info", "a process runs", "process", "pid"),
+    "process_exited": _event("warning", "a process ended", "process", "pid", "exit_code"),
+    "process_restarted": _event(
+        "warning", "a process that ended runs again, for the `count`th time", "process", "count"
+    ),
+    "process_killed": _event(
+        "error", "a process did not stop in its time and was killed", "process", "pid"
+    ),
+    "drain_started": _event("info", "no new work; what is open is finished"),
+    "drain_finished": _event(
+        "info", "open work is finished; `count`: associations that were cut", "count"
+    ),
+    "ledger_migrated": _event("info", "the ledger has its current schema", "version"),
+    "ledger_unavailable": _event(
+        "error", "the ledger cannot commit; the worker waits and tries again", "fault", "error"
+    ),
+    "orphan_entered": _event("warning", "objects in the spool without a row got one", "count"),
+    "model_loaded": _event(
+        "info", "the model is ready", "model", "version", "sha256", "device", "seconds"
+    ),
+    "model_changed": _event(
+        "error", "a file of the model is not what it was at the start", "error"
+    ),
+    "association_accepted": _event(
+        "info", "a sender may store", "peer", "ae_title", "institution"
+    ),
+    "association_rejected": _event(
+        "warning", "a peer may not store", "peer", "ae_title", "institution", "reason"
+    ),
+    "instance_stored": _event(
+        "info", "an object is durable and was acknowledged",
+        "exam_id", "institution", "receipt", "bytes", "seconds",
+    ),
+    "instance_refused": _event(
+        "warning", "an object was answered with a failure",
+        "peer", "institution", "status", "fault",
+    ),
+    "exam_ignored": _event("info", "the object is no hand radiograph", "exam_id", "reason"),
+    "exam_not_assessed": _event("info", "a hand without a bone age", "exam_id", "reason"),
+    "exam_assessed": _event("info", "the model gave a bone age", "exam_id", "model"),
+    "report_built": _event("info", "the report's objects are encoded and kept", "exam_id", "count"),
+    "delivery_stored": _event(
+        "info", "a destination has a report object", "exam_id", "job_id", "destination", "status"
+    ),
+    "delivery_failed": _event(
+        "warning", "a destination did not take a report object",
+        "exam_id", "job_id", "destination", "status",
+    ),
+    "job_done": _event("info", "a stage is finished", *_JOB, "seconds"),
+    "job_retry": _event(
+        "warning", "a stage failed and is tried again after `seconds`",
+        *_JOB, "fault", "error", "seconds",
+    ),
+    "job_parked": _event("error", "a person must look at a job", *_JOB, "fault", "error"),
+    "lease_lost": _event("warning", "another worker owns the job now", *_JOB),
+    "unexpected_error": _event("error", "an error that nothing handles", "error"),
+    "library_message": _event(
+        "warning", "a library warned; its text may quote values and is not written",
+        "library", "library_level",
+    ),
+    "unknown_event": _event("error", "the code used an event that is not in this table"),
+}  # fmt: skip
+
+_writer: Any = None
+
+
+def configure_logging(process: str) -> None:
+    """Send this process's lines to standard error, and everything that could quote values with
+    them: the libraries' own logging, warnings and uncaught exceptions, reduced to names."""
+    global _writer  # noqa: PLW0603 - logging is one per process
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+            _reduce,
+            _renderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    _writer = structlog.get_logger().bind(process=process, pid=os.getpid())
+    _route_libraries()
+    _route_uncaught()
+
+
+def log(event: str, **fields: object) -> None:
+    """Write one line. An exception becomes its class and place, ``status`` hexadecimal.
+
+    A running node never fails because of a line: what is not in the tables is left out. Before
+    :func:`configure_logging`, as in tests, nothing is written and a wrong name is a ``ValueError``.
+    """
+    entry = EVENTS.get(event)
+    wrong = sorted(set(fields) - set(entry.fields)) if entry else ["event"]
+    if _writer is None:
+        if wrong:
+            raise ValueError(f"log line {event!r} is not in the table of events: {wrong}")
+        return
+    known = {name: fields[name] for name in fields if name not in wrong} if entry else {}
+    level = entry.level if entry else "error"
+    with contextlib.suppress(OSError, ValueError):  # standard error is closed or full
+        getattr(_writer, level)(event if entry else "unknown_event", **known)
+
+
+def _renderer() -> Any:
+    return (
+        structlog.dev.ConsoleRenderer(pad_event_to=24, timestamp_key="at")
+        if sys.stderr.isatty()
+        else structlog.processors.JSONRenderer()
+    )
+
+
+def _reduce(
+    _logger: object, _method: str, entry: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Structlog processor: every value becomes a plain one; time, level and event come first."""
+    ordered = {name: entry[name] for name in _FIRST} | dict(entry)
+    return {name: _plain(name, value) for name, value in ordered.items() if value is not None}
+
+
+def _plain(name: str, value: object) -> str | int | float:
+    if isinstance(value, BaseException):
+        return f"{type(value).__name__} at {_place(value.__traceback__)}"
+    if name == "status" and isinstance(value, int):
+        return f"0x{value:04X}"
+    if isinstance(value, float):
+        return round(value, 4)
+    if isinstance(value, str):
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in value[:_MAX_TEXT])
+    return value if isinstance(value, int) else type(value).__name__
+
+
+def _place(trace: TracebackType | None) -> str:
+    """Module and line of the last frame in the node's own code; otherwise of the last frame."""
+    places = [
+        (str(frame.f_globals.get("__name__", "")), line) for frame, line in traceback.walk_tb(trace)
+    ]
+    ours = [place for place in places if place[0].partition(".")[0] in _OUR_PACKAGES]
+    return "{}:{}".format(*(ours or places or [("unknown", 0)])[-1])
+
+
+class _LibraryHandler(logging.Handler):
+    """Turns a library's record into its logger's name and level."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log("library_message", library=record.name, library_level=record.levelname.lower())
+
+
+def _route_libraries() -> None:
+    root = logging.getLogger()
+    root.handlers[:] = [_LibraryHandler(logging.WARNING)]
+    root.setLevel(logging.WARNING)
+    logging.captureWarnings(capture=True)
+
+
+def _route_uncaught() -> None:
+    sys.excepthook = lambda _kind, error, _trace: _log_uncaught(error)
+    threading.excepthook = lambda uncaught: _log_uncaught(uncaught.exc_value)
+    sys.unraisablehook = lambda uncaught: _log_uncaught(uncaught.exc_value)
+
+
+def _log_uncaught(error: BaseException | None) -> None:
+    if not isinstance(error, SystemExit):  # how a thread ends itself
+        log("unexpected_error", error=error)

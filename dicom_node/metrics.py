@@ -1,0 +1,271 @@
+"""Every Prometheus metric of the node, in one table, counted across its processes.
+
+Each process calls :func:`activate` first; before that, as in tests and offline commands, nothing is
+counted. Labels are enum members and configured names: never text that a peer or a header gave.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from dicom_node.domain.delivery import Verdict
+from dicom_node.domain.eligibility import Reason
+from dicom_node.domain.errors import Fault, NodeError
+from dicom_node.domain.exam import Outcome
+from dicom_node.domain.job import JobState, Stage
+
+if TYPE_CHECKING:
+    from prometheus_client.core import GaugeMetricFamily
+
+_STAGE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_EXAM_BUCKETS = (0.5, 1, 2, 3, 5, 10, 30, 60, 300, 900, 3600, 14400, 86400)
+_WAITING = (JobState.QUEUED, JobState.LEASED, JobState.PARKED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One time series family. ``at_scrape``: computed when asked, not counted by the processes."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    meaning: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    at_scrape: bool = False
+
+
+def _counter(name: str, meaning: str, *labels: str) -> Metric:
+    return Metric(name=name, kind="counter", meaning=meaning, labels=labels)
+
+
+def _seconds(name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Metric:
+    return Metric(name=name, kind="histogram", meaning=meaning, labels=labels, buckets=buckets)
+
+
+def _at_scrape(name: str, meaning: str, *labels: str) -> Metric:
+    return Metric(name=name, kind="gauge", meaning=meaning, labels=labels, at_scrape=True)
+
+
+METRICS: tuple[Metric, ...] = (
+    _counter("dicom_node_associations_total", "Answers to association requests", "result"),
+    Metric(name="dicom_node_associations_open", kind="gauge", meaning="Associations open now"),
+    _counter("dicom_node_cstore_total", "Answers to C-STORE requests", "status"),
+    _counter("dicom_node_received_bytes_total", "Bytes of objects answered by a C-STORE response"),
+    _seconds(
+        "dicom_node_stage_seconds", "Duration of one attempt", _STAGE_BUCKETS, "stage", "result"
+    ),
+    _counter("dicom_node_exams_total", "Exams by what became of them", "outcome", "reason"),
+    _seconds(
+        "dicom_node_exam_seconds", "From the C-STORE to the report in a destination", _EXAM_BUCKETS
+    ),
+    _counter(
+        "dicom_node_deliveries_total", "Answers of destinations", "destination", "verdict"
+    ),
+    _counter("dicom_node_jobs_parked_total", "Jobs left for a person", "stage", "fault"),
+    _counter("dicom_node_process_restarts_total", "Processes that ended unasked", "process"),
+    _at_scrape("dicom_node_jobs", "Jobs in the ledger that are not done", "stage", "state"),
+    _at_scrape("dicom_node_oldest_job_seconds", "Age of the oldest job that waits", "stage"),
+    _at_scrape("dicom_node_disk_used_bytes", "Used space of the data folder's file system"),
+    _at_scrape("dicom_node_disk_size_bytes", "Size of the data folder's file system"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What the ledger and the disk say at the time of a scrape. A stage or state that is missing
+    counts as 0."""
+
+    jobs: Mapping[tuple[Stage, JobState], int]
+    oldest_job_seconds: Mapping[Stage, float]
+    disk_used_bytes: int
+    disk_size_bytes: int
+
+
+_live: dict[str, Any] = {}
+_directory: Path | None = None
+_FILES = ("counter", "gauge_livesum", "histogram")
+_FILE_BYTES = 256 * 1024
+
+
+def clear(directory: Path) -> None:
+    """Start the node's counters at 0: for the supervisor, before its first child."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for file in directory.glob("*.db"):
+        file.unlink()
+
+
+def activate(directory: Path, process: str) -> None:
+    """Count in this process from now on, in files below ``directory`` that carry its name.
+
+    ``process``: unique among the running processes; one that starts again under its name goes on
+    counting. Raises ``OSError`` when the files cannot be made.
+    """
+    global _directory  # noqa: PLW0603 - metrics are one per process
+    from prometheus_client import values
+
+    for kind in _FILES:
+        _reserve(directory / f"{kind}_{process}.db")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
+    # The library chooses at its import; this holds whoever imported it before.
+    values.ValueClass = values.MultiProcessValue(lambda: process)  # type: ignore[no-untyped-call]  # it has no types
+    _directory = directory
+    _live.update((metric.name, _create(metric)) for metric in METRICS if not metric.at_scrape)
+
+
+def _reserve(file: Path) -> None:
+    """Make the file with real blocks: the library writes through a memory map, and a write to a
+    hole on a full disk ends the process by SIGBUS."""
+    if not file.exists():
+        unfinished = file.with_suffix(".new")
+        with unfinished.open("wb") as opened:
+            os.posix_fallocate(opened.fileno(), 0, _FILE_BYTES)
+        unfinished.rename(file)
+
+
+def forget_process(process: str) -> None:
+    """A process has ended: its open associations are gone, its counts stay."""
+    from prometheus_client import multiprocess
+
+    multiprocess.mark_process_dead(process, str(_activated()))  # type: ignore[no-untyped-call]  # it has no types
+
+
+def association_answered(result: StrEnum) -> None:
+    """An association was accepted, or rejected for the reason that ``result`` names."""
+    _count("dicom_node_associations_total", result=result.value)
+
+
+def association_opened() -> None:
+    """One more open association; :func:`association_closed` must follow."""
+    _count("dicom_node_associations_open")
+
+
+def association_closed() -> None:
+    """One open association fewer."""
+    _count("dicom_node_associations_open", -1)
+
+
+def cstore_answered(status: int, *, received_bytes: int) -> None:
+    """A C-STORE was answered with ``status`` (0000,0900)."""
+    _count("dicom_node_cstore_total", status=f"0x{status:04X}")
+    _count("dicom_node_received_bytes_total", received_bytes)
+
+
+def stage_finished(stage: Stage, result: str, seconds: float) -> None:
+    """One attempt ended; ``result`` is one of the worker's words."""
+    _observe("dicom_node_stage_seconds", seconds, stage=stage.value, result=result)
+
+
+def exam_ended(outcome: Outcome, reason: Reason | None = None) -> None:
+    """An exam was assessed, not assessed or ignored."""
+    _count("dicom_node_exams_total", outcome=outcome.value, reason=reason or "")
+
+
+def exam_delivered(seconds: float) -> None:
+    """A destination has the whole report, ``seconds`` after the C-STORE."""
+    _observe("dicom_node_exam_seconds", seconds)
+
+
+def delivery_answered(destination: str, verdict: Verdict) -> None:
+    """A destination (its configured name) answered a report object."""
+    _count("dicom_node_deliveries_total", destination=destination, verdict=verdict.value)
+
+
+def job_parked(stage: Stage, fault: Fault) -> None:
+    """A job waits for a person."""
+    _count("dicom_node_jobs_parked_total", stage=stage.value, fault=fault.value)
+
+
+def process_restarted(process: str) -> None:
+    """A process of the node (its name) ended unasked."""
+    _count("dicom_node_process_restarts_total", process=process)
+
+
+def exposition(read: Callable[[], Reading]) -> bytes:
+    """The whole node's metrics in the Prometheus text format.
+
+    When ``read`` fails with a ``NodeError`` or ``OSError``, the metrics that come from it are
+    absent and the counters are still there. Raises ``RuntimeError`` before :func:`activate`.
+    """
+    from prometheus_client import CollectorRegistry, generate_latest, multiprocess
+
+    registry = CollectorRegistry()
+    path = str(_activated())
+    multiprocess.MultiProcessCollector(registry, path)  # type: ignore[no-untyped-call]  # it has no types
+    registry.register(_AtScrape(read))
+    return generate_latest(registry)
+
+
+class _AtScrape:
+    """Collector of the metrics that are computed when Prometheus asks."""
+
+    def __init__(self, read: Callable[[], Reading]) -> None:
+        self._read = read
+
+    def describe(self) -> list[GaugeMetricFamily]:
+        """Nothing, so that registering does not read."""
+        return []
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """One family per metric of the table."""
+        from prometheus_client.core import GaugeMetricFamily
+
+        try:
+            samples = _samples(self._read())
+        except (NodeError, OSError):
+            return
+        for metric in (metric for metric in METRICS if metric.at_scrape):
+            family = GaugeMetricFamily(metric.name, metric.meaning, labels=metric.labels)
+            for labels, value in samples[metric.name]:
+                family.add_metric(labels, value)
+            yield family
+
+
+def _samples(reading: Reading) -> dict[str, list[tuple[tuple[str, ...], float]]]:
+    """Metric name to its label values and numbers."""
+    jobs = {(stage, state): 0 for stage in Stage for state in _WAITING} | dict(reading.jobs)
+    oldest = dict.fromkeys(Stage, 0.0) | dict(reading.oldest_job_seconds)
+    return {
+        "dicom_node_jobs": [((stage, state), count) for (stage, state), count in jobs.items()],
+        "dicom_node_oldest_job_seconds": [((stage,), age) for stage, age in oldest.items()],
+        "dicom_node_disk_used_bytes": [((), reading.disk_used_bytes)],
+        "dicom_node_disk_size_bytes": [((), reading.disk_size_bytes)],
+    }
+
+
+def _count(name: str, amount: float = 1, **labels: str) -> None:
+    if name in _live:
+        _child(name, labels).inc(amount)
+
+
+def _observe(name: str, seconds: float, **labels: str) -> None:
+    if name in _live:
+        _child(name, labels).observe(seconds)
+
+
+def _child(name: str, labels: dict[str, str]) -> Any:
+    return _live[name].labels(**labels) if labels else _live[name]
+
+
+def _activated() -> Path:
+    if _directory is None:
+        raise RuntimeError("no metrics in this process: call metrics.activate(directory) first")
+    return _directory
+
+
+def _create(metric: Metric) -> Any:
+    from prometheus_client import Counter, Gauge, Histogram
+
+    if metric.kind == "counter":
+        return Counter(metric.name, metric.meaning, metric.labels, registry=None)
+    if metric.kind == "gauge":
+        return Gauge(
+            metric.name, metric.meaning, metric.labels, registry=None, multiprocess_mode="livesum"
+        )
+    return Histogram(
+        metric.name, metric.meaning, metric.labels, registry=None, buckets=metric.buckets
+    )
