@@ -1,0 +1,225 @@
+"""predict, send and echo: files and peers, without a node's ledger."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from dicom_node.adapters.scu.association import Peer
+from dicom_node.adapters.scu.echo import HINTS, Step, diagnose
+from dicom_node.adapters.scu.exam_sender import Sent, send_files
+from dicom_node.cli.options import config_option, json_option, readable_errors, settings_from
+from dicom_node.cli.output import Failed, Screen, months_in_words, print_json
+from dicom_node.offline import FileResult, assess_files, find_files
+from dicom_node.settings import Settings
+from dicom_node.wiring import Wiring
+
+_PEER = re.compile(r"(?P<host>\[[^]]+\]|[^:/]+):(?P<port>\d{1,5})/(?P<ae_title>[^\\]{1,16})")
+
+
+class PeerType(click.ParamType[Peer]):
+    """``host:port/AET``."""
+
+    name = "host:port/AET"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Peer:
+        """Parse the text; anything else is a usage error."""
+        if isinstance(value, Peer):
+            return value
+        found = _PEER.fullmatch(value)
+        if found is None or not 0 < int(found["port"]) < 65536:
+            self.fail(f"{value!r} is not host:port/AET, for example pacs:104/ARCHIVE", param, ctx)
+        return Peer(
+            host=found["host"].strip("[]"), port=int(found["port"]), ae_title=found["ae_title"]
+        )
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "--png", type=click.Path(path_type=Path, file_okay=False), help="Folder for annotated pictures."
+)
+@config_option
+@json_option
+@click.pass_obj
+def predict(
+    screen: Screen, paths: tuple[Path, ...], png: Path | None, config: Path | None, as_json: bool
+) -> None:
+    """Assess DICOM files or folders here and now: no node, nothing is stored or sent."""
+    wiring = Wiring(settings_from(config))
+    failed = False
+    with readable_errors():
+        for result in assess_files(wiring, find_files(paths)):
+            failed = failed or result.error != ""
+            if png is not None and result.assessment is not None:
+                _draw(wiring, result, png, screen.language)
+            if as_json:
+                print_json(_as_json(result))
+            else:
+                screen.console.print(_in_words(screen, result), markup=False, soft_wrap=True)
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+def _draw(wiring: Wiring, result: FileResult, folder: Path, language: str) -> None:
+    assert result.assessment is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    picture = wiring.picture(result.path, result.assessment, language)
+    picture.save(folder / f"{result.path.stem}.png")
+
+
+def _as_json(result: FileResult) -> dict[str, Any]:
+    found = result.assessment
+    line: dict[str, Any] = {
+        "path": str(result.path),
+        "outcome": result.outcome or "failed",
+        "reason": result.reason or result.fault,
+    }
+    if result.error:
+        line["error"] = result.error
+    if found is not None:
+        line |= {
+            "bone_age_months": found.prediction.bone_age_months,
+            "sd_months": found.prediction.sd_months,
+            "chronological_age_months": found.chronological_age_months,
+            "difference_months": found.difference_months,
+            "population_sd_months": found.population_sd_months,
+            "z_score": found.z_score,
+            "determination": found.determination,
+            "reference": found.reference_id,
+            "sex": found.sex,
+            "laterality": found.laterality,
+            "notes": list(found.notes),
+            "hand_box": asdict(found.prediction.hand_box),
+            "model": asdict(found.prediction.model),
+        }
+    return line
+
+
+def _in_words(screen: Screen, result: FileResult) -> str:
+    if result.error:
+        return screen.text("predict_failed", path=result.path, error=result.error)
+    found = result.assessment
+    if found is None:
+        assert result.reason is not None
+        return screen.text(
+            "predict_not_assessed",
+            path=result.path,
+            outcome=screen.text(f"outcome_{result.outcome}"),
+            reason=result.reason,
+            explanation=screen.explain(result.reason),
+        )
+    age = found.chronological_age_months
+    return screen.text(
+        "predict_assessed",
+        path=result.path,
+        age=months_in_words(found.prediction.bone_age_months, screen),
+        sd=f"{found.prediction.sd_months:.1f}",
+        chronological=months_in_words(age, screen) or screen.text("not_available"),
+        z="-" if found.z_score is None else f"{found.z_score:+.2f}",
+        determination=screen.text(f"determination_{found.determination}"),
+    )
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--to", "peer", required=True, type=PeerType(), help="host:port/AET of the receiver.")
+@click.option("--from", "calling", default="DICOM-NODE", show_default=True, help="Our AE title.")
+@click.option("--associations", default=1, show_default=True, type=click.IntRange(1, 64))
+@json_option
+@click.pass_obj
+def send(
+    screen: Screen,
+    paths: tuple[Path, ...],
+    peer: Peer,
+    calling: str,
+    associations: int,
+    as_json: bool,
+) -> None:
+    """Send DICOM files by C-STORE, each in its own transfer syntax."""
+    files = find_files(paths)
+    results: list[Sent] = []
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(screen.text("sending"), total=len(files))
+        for sent in send_files(files, peer, calling_ae_title=calling, associations=associations):
+            results.append(sent)
+            progress.advance(task)
+    if as_json:
+        for sent in results:
+            print_json(asdict(sent))
+    else:
+        _show_sent(screen, results)
+    if any(not _stored(sent) for sent in results):
+        raise click.exceptions.Exit(1)
+
+
+def _stored(sent: Sent) -> bool:
+    """Success or a warning (PS3.7 Annex C)."""
+    return sent.status is not None and (sent.status == 0 or sent.status & 0xF000 == 0xB000)
+
+
+def _show_sent(screen: Screen, results: Sequence[Sent]) -> None:
+    for sent in results:
+        if not _stored(sent):
+            answer = "-" if sent.status is None else f"{sent.status:04X}"
+            screen.say("send_failed", path=sent.path, status=answer, error=sent.error or "-")
+    stored = sorted(sent.seconds for sent in results if _stored(sent))
+    middle = f"{stored[len(stored) // 2] * 1000:.0f}" if stored else "-"
+    screen.say("send_sum", stored=len(stored), total=len(results), milliseconds=middle)
+
+
+@click.command()
+@click.argument("destination", required=False)
+@click.option("--to", "peer", type=PeerType(), help="host:port/AET instead of a destination.")
+@config_option
+@json_option
+@click.pass_obj
+def echo(
+    screen: Screen,
+    destination: str | None,
+    peer: Peer | None,
+    config: Path | None,
+    as_json: bool,
+) -> None:
+    """Ask a destination for C-ECHO and say in plain words what is wrong."""
+    settings = settings_from(config)
+    peers = {"--to": peer} if peer else _configured_peers(settings, destination)
+    failed = False
+    for name, target in peers.items():
+        steps = list(diagnose(target, calling_ae_title=settings.node.ae_title))
+        failed = failed or not all(step.ok for step in steps)
+        if as_json:
+            print_json({"destination": name, "steps": [asdict(step) for step in steps]})
+        else:
+            _show_steps(screen, f"{name} {target}", steps)
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+def _configured_peers(settings: Settings, name: str | None) -> dict[str, Peer]:
+    peers = {
+        item.name: Peer(host=item.host, port=item.port, ae_title=item.ae_title)
+        for item in settings.destinations
+        if name in (None, item.name)
+    }
+    if not peers:
+        known = ", ".join(item.name for item in settings.destinations) or "none"
+        raise Failed(f"no such destination (configured: {known}): use --to host:port/AET")
+    return peers
+
+
+def _show_steps(screen: Screen, title: str, steps: Sequence[Step]) -> None:
+    screen.console.print(title, markup=False)
+    for step in steps:
+        mark = "✓" if step.ok else "✗"
+        screen.console.print(f"  {mark} {step.name}: {step.detail}", markup=False, soft_wrap=True)
+        hint = HINTS[step.hint][screen.language]
+        if hint:
+            screen.console.print(f"    → {hint}", markup=False, soft_wrap=True)

@@ -1,0 +1,132 @@
+"""demo, serve, process and doctor: the node itself."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from dicom_node.adapters.ledger.migrate import current_revision, head_revision
+from dicom_node.adapters.scu.association import Peer
+from dicom_node.adapters.scu.echo import HINTS, diagnose
+from dicom_node.cli.demo_output import run_demo
+from dicom_node.cli.options import config_option, json_option, readable_errors, settings_from
+from dicom_node.cli.output import Failed, Screen, print_json
+from dicom_node.doctor import (
+    CheckStatus,
+    Finding,
+    check_clock,
+    check_config,
+    check_data_folder,
+    check_decoders,
+    check_destination,
+    check_disk,
+    check_ledger,
+    check_model,
+    check_port,
+    run_checks,
+)
+from dicom_node.node import is_running
+from dicom_node.node import serve as run_node
+from dicom_node.processes import Inherited, Role, run_process
+from dicom_node.scp.contexts import IMAGE_TRANSFER_SYNTAXES
+from dicom_node.settings import DestinationSettings, Settings
+from dicom_node.wiring import Wiring
+
+_MARKS = {CheckStatus.OK: "✓", CheckStatus.WARNING: "!", CheckStatus.FAILED: "✗"}
+
+
+@click.command()
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path, exists=True))
+@click.option("--out", default="demo", type=click.Path(path_type=Path), show_default=True)
+@click.option("--count", default=3, show_default=True, type=click.IntRange(1, 100))
+@click.option("--seed", default=1, show_default=True, help="Which synthetic hands are drawn.")
+@json_option
+@click.pass_obj
+def demo(
+    screen: Screen, files: tuple[Path, ...], out: Path, count: int, seed: int, as_json: bool
+) -> None:
+    """The whole path on this machine: node, PACS, radiographs in, reports back.
+
+    Without FILES the radiographs are synthetic. For research use only; not for diagnosis.
+    """
+    with readable_errors():
+        complete = run_demo(screen, files, out=out, count=count, seed=seed, as_json=as_json)
+    if not complete:
+        raise click.exceptions.Exit(1)
+
+
+@click.command()
+@config_option
+def serve(config: Path | None) -> None:
+    """Run the node until SIGTERM, which drains it. Events go to standard error, one JSON a line."""
+    settings = settings_from(config)
+    with readable_errors():
+        run_node(settings, str(config) if config else None)
+
+
+@click.command(hidden=True)
+@click.argument("role", type=click.Choice([role.value for role in Role]))
+@click.argument("name")
+@click.argument("handed")
+@config_option
+def process(role: str, name: str, handed: str, config: Path | None) -> None:
+    """One process of the node; the supervisor starts it."""
+    descriptors = [int(number) for number in handed.split(",")]
+    inherited = Inherited(**dict(zip(Inherited.__dataclass_fields__, descriptors, strict=True)))
+    with readable_errors():
+        run_process(settings_from(config), Role(role), name, inherited)
+
+
+@click.command()
+@config_option
+@json_option
+@click.pass_obj
+def doctor(screen: Screen, config: Path | None, as_json: bool) -> None:
+    """Check disk, fsync, clock, ledger, model and destinations, and say what to do."""
+    settings = settings_from(config)
+    results = run_checks(_checks(screen, config, settings))
+    if as_json:
+        print_json([asdict(result) for result in results])
+    else:
+        screen.table(
+            "doctor_title",
+            ("result", "check", "found", "todo"),
+            [(_MARKS[r.status], r.name, r.found, r.action) for r in results],
+        )
+    failed = [result.name for result in results if result.status is CheckStatus.FAILED]
+    if failed:
+        raise Failed(", ".join(failed))
+
+
+def _checks(
+    screen: Screen, config: Path | None, settings: Settings
+) -> dict[str, Callable[[], Finding]]:
+    wiring = Wiring(settings)
+    node, ledger = settings.node, wiring.folders.ledger
+    checks: dict[str, Callable[[], Finding]] = {
+        "configuration": lambda: check_config(config),
+        "data folder": lambda: check_data_folder(node.data_dir),
+        "disk": lambda: check_disk(node.data_dir, settings.receive.high_water_percent),
+        "clock": check_clock,
+        "ledger": lambda: check_ledger(lambda: current_revision(ledger), head_revision()),
+        "model": lambda: check_model(wiring.predictor.verify),
+        "decoders": lambda: check_decoders(IMAGE_TRANSFER_SYNTAXES),
+        "port": lambda: check_port(node.bind, node.port, ours=lambda: is_running(wiring.folders)),
+    }
+    for destination in settings.destinations:
+        echo = functools.partial(_trouble, screen, settings, destination)
+        checks[f"destination {destination.name}"] = functools.partial(check_destination, echo)
+    return checks
+
+
+def _trouble(screen: Screen, settings: Settings, destination: DestinationSettings) -> str | None:
+    """What keeps a destination from answering, in words; None when it answers."""
+    peer = Peer(host=destination.host, port=destination.port, ae_title=destination.ae_title)
+    for step in diagnose(peer, calling_ae_title=settings.node.ae_title):
+        if not step.ok:
+            return f"{step.name}: {step.detail}. {HINTS[step.hint][screen.language]}"
+    return None

@@ -1,0 +1,85 @@
+"""How commands speak: rich tables for people, JSON for programs, one language at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from dicom_node.adapters.wording import explain
+
+LANGUAGES = ("en", "pt-BR")
+
+
+class Screen:
+    """Standard output in one language."""
+
+    def __init__(self, language: str) -> None:
+        self.language = language
+        self.console = Console(highlight=False)
+
+    def text(self, key: str, **values: object) -> str:
+        """A message of the catalogue with its placeholders filled."""
+        return _catalogue(self.language)[key].format(**values)
+
+    def say(self, key: str, **values: object) -> None:
+        """Print a message."""
+        self.console.print(self.text(key, **values), markup=False, soft_wrap=True)
+
+    def explain(self, code: str) -> str:
+        """A reason, note or fault code in plain words; faults have only their code."""
+        return explain(code, self.language)
+
+    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """Print rows under the catalogue's column headings; says so when there are none."""
+        table = Table(title=self.text(title), title_justify="left")
+        for column in columns:
+            table.add_column(self.text(column), overflow="fold")
+        for row in rows:
+            table.add_row(*["" if value is None else str(value) for value in row])
+        if table.row_count:
+            self.console.print(table)
+        else:
+            self.console.print(f"{self.text(title)}: {self.text('none')}")
+
+
+class Failed(click.ClickException):
+    """Ends a command with exit code 1: what happened, to what, what to do next."""
+
+    exit_code = 1
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on one line of standard output."""
+    click.echo(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def language_of_environment() -> str:
+    """``pt-BR`` when LANG (or LC_ALL, LC_MESSAGES) asks for Portuguese, else English."""
+    for variable in ("LC_ALL", "LC_MESSAGES", "LANG"):
+        value = os.environ.get(variable, "")
+        if value:
+            return "pt-BR" if value.startswith("pt") else "en"
+    return "en"
+
+
+def months_in_words(months: float | None, screen: Screen) -> str:
+    """``10 y 6 mo (126.0)``; empty without a value."""
+    if months is None:
+        return ""
+    years, rest = divmod(round(months), 12)
+    return screen.text("years_months", years=years, months=rest, total=f"{months:.1f}")
+
+
+@cache
+def _catalogue(language: str) -> dict[str, str]:
+    path = Path(__file__).parent / "text" / f"{language}.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8"))

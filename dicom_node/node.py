@@ -1,0 +1,283 @@
+"""The node as a whole: `dicom-node serve`. Prepares the data folder, then supervises."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dicom_node import __version__, metrics
+from dicom_node.adapters.bell import EventBell
+from dicom_node.adapters.ledger import OperatorLedger
+from dicom_node.adapters.ledger.migrate import migrate
+from dicom_node.domain.errors import Fault, NodeError, Permanent, Transient
+from dicom_node.domain.exam import Instance, Receipt
+from dicom_node.headers import read_identity
+from dicom_node.health import HealthServer
+from dicom_node.logs import configure_logging, log
+from dicom_node.processes import (
+    DELIVERY_GRACE_SECONDS,
+    RECEIVER_GRACE_SECONDS,
+    WORKER_GRACE_SECONDS,
+    Inherited,
+    Role,
+    process_command,
+)
+from dicom_node.scp.listener import listen
+from dicom_node.settings import Settings
+from dicom_node.supervisor import ProcessSpec, Supervisor
+from dicom_node.wiring import Folders, Wiring
+
+UNKNOWN_SENDER = "unknown"
+"""Calling AE title and institution of objects that a crash left without a row."""
+_LOCK_SECONDS = 30.0
+_SILENT_LOOP_SECONDS = 10.0
+_ROLE_ORDER = {
+    Role.RECEIVER: (0, RECEIVER_GRACE_SECONDS + 10),
+    Role.WORKER: (1, WORKER_GRACE_SECONDS),
+    Role.DELIVERY: (2, DELIVERY_GRACE_SECONDS),
+}
+
+
+def serve(settings: Settings, config: str | None) -> None:
+    """Run the node until SIGTERM or SIGINT, then drain.
+
+    Raises ``NodeError`` when the data folder cannot be used and ``OSError`` when a port is taken.
+    """
+    begun = time.monotonic()
+    configure_logging("supervisor")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    folders = Folders(root=settings.node.data_dir)
+    with _locked(folders) as lock, listen(settings.node.bind, settings.node.port) as listening:
+        prepare(settings)
+        metrics.clear(folders.metrics)
+        metrics.activate(folders.metrics, "supervisor")
+        lifeline, held = os.pipe2(os.O_CLOEXEC)
+        inherited = Inherited(
+            listening=listening.fileno(),
+            work_bell=EventBell().descriptor,
+            delivery_bell=EventBell().descriptor,
+            lifeline=lifeline,
+            lock=lock,
+        )
+        supervisor = Supervisor(
+            _specs(settings, config, inherited), run_dir=folders.run, ended=_note_end
+        )
+        health = _health_server(settings, supervisor, stop)
+        health.start()
+        port = listening.getsockname()[1]
+        write_address(folders, port=port, metrics_port=health.bound_port)
+        log("node_started", version=__version__, port=port, seconds=time.monotonic() - begun)
+        supervisor.run(stop)
+        os.close(held)
+        health.stop()
+    log("node_stopped", exit_code=0)
+
+
+def prepare(settings: Settings) -> None:
+    """Bring the data folder to the state that the processes expect: migrated ledger, no partial
+    files, a row for every kept object."""
+    folders = Folders(root=settings.node.data_dir)
+    revision = migrate(folders.ledger)
+    log("ledger_migrated", version=revision)
+    _enter_orphans(Wiring(settings))
+
+
+def write_address(folders: Folders, *, port: int, metrics_port: int) -> None:
+    """Leave a note of where the node listens, for people and programs: ``run/node.json``."""
+    note = {"pid": os.getpid(), "port": port, "metrics_port": metrics_port}
+    partial = folders.run / "node.part"
+    partial.write_text(json.dumps(note))
+    partial.replace(folders.run / "node.json")
+
+
+def _enter_orphans(wiring: Wiring) -> None:
+    """A crash between the spool and the ledger leaves an object that was never acknowledged."""
+    operator = OperatorLedger(wiring.folders.ledger, wiring.clock)
+    orphans = sorted(wiring.spool.sweep() - operator.known_contents())
+    operator.close()
+    entered = sum(_enter_orphan(wiring, content_sha256) for content_sha256 in orphans)
+    if entered:
+        log("orphan_entered", count=entered)
+    wiring.ledger.close()
+
+
+def _enter_orphan(wiring: Wiring, content_sha256: str) -> bool:
+    path = wiring.spool.path(content_sha256)
+    try:
+        identity = read_identity(path)
+    except NodeError:
+        return False  # never acknowledged and unreadable: it stays for a person to look at
+    _, receipt = wiring.ledger.record_instance(
+        Instance(
+            sop_class_uid=identity.sop_class_uid,
+            sop_instance_uid=identity.sop_instance_uid,
+            transfer_syntax_uid=identity.transfer_syntax_uid,
+            content_sha256=content_sha256,
+            size_bytes=path.stat().st_size,
+            calling_ae_title=UNKNOWN_SENDER,
+            peer_address=UNKNOWN_SENDER,
+            institution_id=UNKNOWN_SENDER,
+            received_at=wiring.clock.now(),
+        )
+    )
+    return receipt is not Receipt.DUPLICATE
+
+
+def _specs(settings: Settings, config: str | None, inherited: Inherited) -> list[ProcessSpec]:
+    counts = {
+        Role.RECEIVER: settings.receive.processes,
+        Role.WORKER: settings.inference.workers,
+        Role.DELIVERY: 1,
+    }
+    return [
+        _spec(role, f"{role.value}-{index}", config, inherited)
+        for role, count in counts.items()
+        for index in range(count)
+    ]
+
+
+def _spec(role: Role, name: str, config: str | None, inherited: Inherited) -> ProcessSpec:
+    order, grace_seconds = _ROLE_ORDER[role]
+    return ProcessSpec(
+        name=name,
+        command=process_command(config, role, name, inherited),
+        inherited=inherited.descriptors(),
+        drain_order=order,
+        grace_seconds=grace_seconds,
+    )
+
+
+def _note_end(name: str, _pid: int) -> None:
+    metrics.process_restarted(name)
+    metrics.forget_process(name)
+
+
+def _health_server(
+    settings: Settings, supervisor: Supervisor, stop: threading.Event
+) -> HealthServer:
+    folders = Folders(root=settings.node.data_dir)
+    operator = OperatorLedger(folders.ledger, Wiring(settings).clock)
+
+    def processes() -> str | None:
+        waiting = [child.spec.name for child in supervisor.children if not child.is_ready()]
+        return f"not ready: {', '.join(waiting)}" if waiting else None
+
+    def disk() -> str | None:
+        usage = shutil.disk_usage(folders.root)
+        percent = 100 * usage.used / (usage.used + usage.free)
+        limit = settings.receive.high_water_percent
+        return f"{percent:.0f} % used, the limit is {limit} %" if percent >= limit else None
+
+    def ledger() -> str | None:
+        operator.queue_depths()
+        return None
+
+    def draining() -> str | None:
+        return "the node is stopping" if stop.is_set() else None
+
+    def live() -> str | None:
+        silent = time.monotonic() - supervisor.turned_at
+        return f"the supervisor is silent for {silent:.0f} s" if _silent(silent, stop) else None
+
+    return HealthServer(
+        port=settings.node.metrics_port,
+        bind=settings.node.bind,
+        checks={"processes": processes, "disk": disk, "ledger": ledger, "draining": draining},
+        live=live,
+        metrics=lambda: metrics.exposition(lambda: _reading(folders.root, operator)),
+    )
+
+
+def _silent(seconds: float, stop: threading.Event) -> bool:
+    return seconds > _SILENT_LOOP_SECONDS and not stop.is_set()
+
+
+def _reading(root: Path, operator: OperatorLedger) -> metrics.Reading:
+    usage = shutil.disk_usage(root)
+    return metrics.Reading(
+        jobs=operator.queue_depths(),
+        oldest_job_seconds=operator.oldest_job_seconds(),
+        disk_used_bytes=usage.used,
+        disk_size_bytes=usage.total,
+    )
+
+
+@contextmanager
+def _locked(folders: Folders) -> Iterator[int]:
+    """One node per data folder; waits for the processes of a predecessor that died."""
+    try:
+        folders.run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Permanent(
+            Fault.STORAGE_UNAVAILABLE,
+            f"the data folder {folders.root} cannot be made ({error.strerror}): "
+            "set node.data_dir to a folder that this user may write",
+        ) from error
+    descriptor = os.open(folders.run / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        _wait_for_lock(descriptor, folders)
+        for file in folders.run.glob("*.ready"):
+            file.unlink()
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _wait_for_lock(descriptor: int, folders: Folders) -> None:
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+        if time.monotonic() > deadline:
+            raise Transient(
+                Fault.STORAGE_UNAVAILABLE,
+                f"another node uses the data folder {folders.root}: stop it, or set node.data_dir",
+            )
+        time.sleep(0.1)
+
+
+def is_running(folders: Folders) -> bool:
+    """Whether a node on this machine holds the data folder."""
+    try:
+        descriptor = os.open(folders.run / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def readiness(settings: Settings) -> dict[str, Any]:
+    """The running node's own answer to /readyz; ``{"status": "not running"}`` without one."""
+    try:
+        note = json.loads((Folders(root=settings.node.data_dir).run / "node.json").read_text())
+        url = f"http://{settings.node.bind}:{note['metrics_port']}/readyz"
+        with urllib.request.urlopen(url, timeout=3) as answer:
+            return dict(json.load(answer))
+    except urllib.error.HTTPError as failing:
+        return dict(json.load(failing))
+    except (OSError, ValueError):
+        return {"status": "not running", "checks": {}}

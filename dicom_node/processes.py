@@ -1,0 +1,255 @@
+"""What each process of the node does: receiver, worker, delivery. Started by `node.py`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+from dicom_node import metrics
+from dicom_node.adapters.bell import EventBell
+from dicom_node.domain.errors import Fault, Permanent
+from dicom_node.domain.job import Job, Stage
+from dicom_node.domain.retry import Park
+from dicom_node.headers import read_identity
+from dicom_node.logs import configure_logging, log
+from dicom_node.schedule import Schedule, Task
+from dicom_node.scp.server import Receiver
+from dicom_node.settings import Settings
+from dicom_node.stages.accept import Accept
+from dicom_node.supervisor import ready_path
+from dicom_node.wiring import Wiring
+from dicom_node.worker import LEASE_SECONDS, Batch, Worker
+
+RECEIVER_GRACE_SECONDS = 60.0
+WORKER_GRACE_SECONDS = 60.0
+DELIVERY_GRACE_SECONDS = 90.0
+_MODEL_CHECK_SECONDS = 3600
+
+
+class Role(StrEnum):
+    """What a process does."""
+
+    RECEIVER = "receiver"
+    WORKER = "worker"
+    DELIVERY = "delivery"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inherited:
+    """File descriptors that the supervisor hands to its processes."""
+
+    listening: int
+    work_bell: int
+    delivery_bell: int
+    lifeline: int
+    """Read end of a pipe that closes when the supervisor dies, however it dies."""
+    lock: int
+    """Holds the data folder's lock for as long as any process of the node lives."""
+
+    def descriptors(self) -> tuple[int, ...]:
+        """All of them."""
+        return tuple(asdict(self).values())
+
+
+def run_process(settings: Settings, role: Role, name: str, inherited: Inherited) -> None:
+    """Run one process until SIGTERM or until the supervisor is gone."""
+    configure_logging(name)
+    stop = _stop_on_signal(inherited.lifeline)
+    wiring = Wiring(settings)
+    metrics.activate(wiring.folders.metrics, name)
+    _ROLES[role](wiring, name, inherited, stop)
+
+
+def _receive(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Event) -> None:
+    bell = EventBell(inherited.work_bell)
+    accept = Accept(
+        spool=wiring.spool,
+        ledger=wiring.ledger,
+        clock=wiring.clock,
+        read_identity=read_identity,
+    )
+    receiver = Receiver(
+        wiring.settings,
+        listening=socket.socket(fileno=inherited.listening),
+        incoming=wiring.spool.incoming,
+        accept=accept,
+        stored=lambda _: bell.ring(),
+        disk_used_percent=wiring.spool.usage_percent,
+    )
+    receiver.start()
+    _say_ready(wiring, name)
+    stop.wait()
+    log("drain_started")
+    log("drain_finished", count=receiver.drain(RECEIVER_GRACE_SECONDS))
+
+
+def _work(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Event) -> None:
+    begun = time.monotonic()
+    model = wiring.predictor.warm()
+    log(
+        "model_loaded",
+        model=model.name,
+        version=model.version,
+        sha256=model.sha256,
+        device=wiring.predictor.device,
+        seconds=time.monotonic() - begun,
+    )
+    wiring.reporter.warm()
+    delivery_bell = EventBell(inherited.delivery_bell)
+    batching = wiring.predictor.device == "cuda"
+    inference = wiring.settings.inference
+    worker = Worker(
+        ledger=wiring.ledger,
+        clock=wiring.clock,
+        owner=name,
+        bell=EventBell(inherited.work_bell),
+        handlers=wiring.work_handlers(),
+        infer=wiring.infer(),
+        batch=Batch(max=inference.batch_max, wait_seconds=inference.batch_wait_ms / 1000)
+        if batching
+        else Batch(),
+        done=_ring_after(Stage.REPORT, delivery_bell.ring),
+    )
+    wiring.ledger.expire_leases(name)
+    _say_ready(wiring, name)
+    worker.run(stop)
+
+
+def _deliver(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Event) -> None:
+    """One lane, a thread, per destination: a destination that hangs holds up no other."""
+    _park_unknown_destinations(wiring, name)
+    bells = {item.name: EventBell() for item in wiring.settings.destinations}
+    lanes = [_lane(wiring, name, destination, bell, stop) for destination, bell in bells.items()]
+    schedule = Schedule(
+        (
+            Task(
+                name="model_check",
+                every_seconds=_MODEL_CHECK_SECONDS,
+                run=lambda: _check_model(wiring),
+            ),
+        )
+    )
+    schedule.start()
+    for lane in lanes:
+        lane.start()
+    _say_ready(wiring, name)
+    _pass_rings_on(EventBell(inherited.delivery_bell), bells, stop)
+    for lane in lanes:
+        lane.join()
+    schedule.stop()
+    wiring.sender.close()
+
+
+def _lane(
+    wiring: Wiring, name: str, destination: str, bell: EventBell, stop: threading.Event
+) -> threading.Thread:
+    owner = f"{name}:{destination}"
+    wiring.ledger.expire_leases(owner)
+    worker = Worker(
+        ledger=wiring.ledger,
+        clock=wiring.clock,
+        owner=owner,
+        bell=bell,
+        handlers=wiring.deliver_handlers(),
+        destination=destination,
+        done=lambda _: None,
+    )
+    return threading.Thread(target=worker.run, args=(stop,), name=owner)
+
+
+def _pass_rings_on(bell: EventBell, lanes: Mapping[str, EventBell], stop: threading.Event) -> None:
+    while not stop.is_set():
+        bell.wait(1.0)
+        for lane in lanes.values():
+            lane.ring()
+
+
+def _park_unknown_destinations(wiring: Wiring, name: str) -> None:
+    """Jobs for destinations that the configuration no longer has wait for a person."""
+    configured = {item.name for item in wiring.settings.destinations}
+    for destination in wiring.ledger.open_destinations() - configured:
+        error = Permanent(
+            Fault.DESTINATION_UNKNOWN,
+            f"destination {destination} is not configured: add it to [[destinations]] and retry, "
+            "or discard the job",
+        )
+        while jobs := _claim_for(wiring, name, destination):
+            for job in jobs:
+                wiring.ledger.fail(job, Park(fault=error.fault, detail=str(error)))
+                log(
+                    "job_parked",
+                    exam_id=job.exam_id,
+                    job_id=job.job_id,
+                    destination=destination,
+                    fault=error.fault,
+                )
+                metrics.job_parked(job.stage, error.fault)
+
+
+def _claim_for(wiring: Wiring, owner: str, destination: str) -> list[Job]:
+    return wiring.ledger.claim(
+        [Stage.DELIVER],
+        owner=owner,
+        lease_seconds=LEASE_SECONDS,
+        limit=100,
+        destination=destination,
+    )
+
+
+def _check_model(wiring: Wiring) -> None:
+    """Fail-stop when a file of the model has changed: the supervisor restarts what can restart."""
+    try:
+        wiring.predictor.verify()
+    except Permanent as error:
+        log("model_changed", error=error)
+
+
+def _ring_after(stage: Stage, ring: Callable[[], None]) -> Callable[[Job], None]:
+    def done(job: Job) -> None:
+        if job.stage is stage:
+            ring()
+
+    return done
+
+
+def _say_ready(wiring: Wiring, name: str) -> None:
+    path = ready_path(wiring.folders.run, name)
+    partial = path.with_suffix(".part")
+    partial.write_text(str(os.getpid()))
+    partial.replace(path)
+
+
+def _stop_on_signal(lifeline: int) -> threading.Event:
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
+
+    def watch() -> None:
+        os.read(lifeline, 1)  # returns when the supervisor is gone
+        stop.set()
+
+    threading.Thread(target=watch, daemon=True, name="lifeline").start()
+    return stop
+
+
+_ROLES: dict[Role, Callable[[Wiring, str, Inherited, threading.Event], None]] = {
+    Role.RECEIVER: _receive,
+    Role.WORKER: _work,
+    Role.DELIVERY: _deliver,
+}
+
+
+def process_command(
+    config: str | None, role: Role, name: str, inherited: Inherited
+) -> tuple[str, ...]:
+    """The command line that runs :func:`run_process` in a fresh interpreter."""
+    handed = ",".join(str(descriptor) for descriptor in inherited.descriptors())
+    command = (sys.executable, "-m", "dicom_node", "process", role.value, name, handed)
+    return (*command, "--config", config) if config else command

@@ -1,0 +1,166 @@
+"""The composition root: from Settings to adapters and stages. The only place that names both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dicom_node.adapters.clock import SystemClock
+from dicom_node.adapters.ledger import SqlLedger
+from dicom_node.adapters.predictor import BundlePredictor
+from dicom_node.adapters.reference_tables import load_reference_table
+from dicom_node.adapters.reporter import SrReporter
+from dicom_node.adapters.scu.report_sender import DestinationAddress, DicomReportSender
+from dicom_node.adapters.spool import DiskSpool
+from dicom_node.domain.assessment import Assessment, Prediction, ReferenceTable
+from dicom_node.domain.job import Stage
+from dicom_node.headers import read_header
+from dicom_node.ports import Eligibility, ReportRequest
+from dicom_node.settings import InstitutionSettings, Settings
+from dicom_node.stages.deliver import Deliver
+from dicom_node.stages.infer import Infer
+from dicom_node.stages.report import Report, Route, assessment_of
+from dicom_node.stages.screen import Screen
+from dicom_node.worker import BatchHandler, Handler
+from inference.display import display_pixels
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folders:
+    """Where a node keeps its things, below the data folder."""
+
+    root: Path
+
+    @property
+    def ledger(self) -> Path:
+        """The ledger's database file."""
+        return self.root / "ledger.sqlite"
+
+    @property
+    def spool(self) -> Path:
+        """Received objects."""
+        return self.root / "spool"
+
+    @property
+    def run(self) -> Path:
+        """What the running node says about itself: lock, ports, readiness."""
+        return self.root / "run"
+
+    @property
+    def metrics(self) -> Path:
+        """Metric values that the processes share."""
+        return self.root / "run" / "metrics"
+
+
+class Wiring:
+    """Builds each part of the node once, when it is first asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.folders = Folders(root=settings.node.data_dir)
+        self.clock = SystemClock()
+
+    @cached_property
+    def ledger(self) -> SqlLedger:
+        """The local database; its file must have been migrated."""
+        return SqlLedger(self.folders.ledger, self.clock)
+
+    @cached_property
+    def spool(self) -> DiskSpool:
+        """Received objects on disk."""
+        return DiskSpool(self.folders.spool)
+
+    @cached_property
+    def reference(self) -> ReferenceTable:
+        """The configured reference table."""
+        return load_reference_table(self.settings.inference.reference)
+
+    @cached_property
+    def reporter(self) -> SrReporter:
+        """Builds report objects."""
+        return SrReporter(device_name=self.settings.node.name)
+
+    @cached_property
+    def predictor(self) -> BundlePredictor:
+        """The verified model, not yet warm."""
+        return BundlePredictor(
+            model=self.settings.inference.model, device=self.settings.inference.device
+        )
+
+    @cached_property
+    def sender(self) -> DicomReportSender:
+        """Sends reports to the configured destinations."""
+        return DicomReportSender(
+            [DestinationAddress(**item.model_dump()) for item in self.settings.destinations],
+            calling_ae_title=self.settings.node.ae_title,
+        )
+
+    def route(self, institution_id: str) -> Route:
+        """An institution's destinations (all, when it names none) and language."""
+        institution = self._institutions.get(institution_id)
+        names = institution.destinations if institution else ()
+        language = institution.language if institution else None
+        return Route(
+            language=language or self.settings.node.language,
+            destinations=names or tuple(item.name for item in self.settings.destinations),
+            report_not_assessed=institution.report_not_assessed if institution else True,
+        )
+
+    def assessment(self, eligibility: Eligibility, prediction: Prediction) -> Assessment:
+        """What the report says about a prediction."""
+        return assessment_of(eligibility, prediction, self.reference)
+
+    def picture(self, path: Path, assessment: Assessment, language: str) -> Image:
+        """The annotated radiograph of a DICOM file, for people at a console."""
+        request = ReportRequest(
+            path=path,
+            content_sha256="",
+            finding=assessment,
+            language=language,
+            reported_at=self.clock.now(),
+        )
+        return self.reporter.picture(request, display_pixels(path))
+
+    def work_handlers(self) -> dict[Stage, Handler]:
+        """SCREEN and REPORT, which run beside inference."""
+        return {
+            Stage.SCREEN: Screen(
+                spool=self.spool,
+                ledger=self.ledger,
+                read_header=read_header,
+                reports_not_assessed=self._reports_not_assessed,
+            ),
+            Stage.REPORT: Report(
+                spool=self.spool,
+                ledger=self.ledger,
+                reporter=self.reporter,
+                reference=self.reference,
+                route=self.route,
+            ),
+        }
+
+    def infer(self) -> BatchHandler:
+        """INFER for a batch."""
+        return Infer(
+            spool=self.spool,
+            ledger=self.ledger,
+            predictor=self.predictor,
+            reports_not_assessed=self._reports_not_assessed,
+        )
+
+    def deliver_handlers(self) -> dict[Stage, Callable[..., None]]:
+        """DELIVER for one destination at a time."""
+        return {Stage.DELIVER: Deliver(ledger=self.ledger, sender=self.sender, clock=self.clock)}
+
+    def _reports_not_assessed(self, institution_id: str) -> bool:
+        return self.route(institution_id).report_not_assessed
+
+    @cached_property
+    def _institutions(self) -> dict[str, InstitutionSettings]:
+        return {institution.id: institution for institution in self.settings.institutions}

@@ -1,0 +1,1 @@
+"""The real programs that tests talk to, as context managers."""
