@@ -1,0 +1,1 @@
+"""Synthetic radiographs of the left hand, for demonstrations and tests. Not anatomical truth."""
