@@ -74,7 +74,10 @@ def serve(settings: Settings, config: str | None) -> None:
             lock=lock,
         )
         supervisor = Supervisor(
-            _specs(settings, config, inherited), run_dir=folders.run, ended=_note_end
+            _specs(settings, config, inherited),
+            run_dir=folders.run,
+            ended=_note_end,
+            draining=listening.close,
         )
         health = _health_server(settings, supervisor, stop)
         health.start()

@@ -99,14 +99,21 @@ class Child:
 class Supervisor:
     """Keeps the processes of one node running.
 
-    ``ended``: called with the name and pid of every process that ended unasked.
+    ``ended``: called with the name and pid of every process that ended unasked. ``draining``:
+    called before the first process is asked to stop.
     """
 
     def __init__(
-        self, specs: Sequence[ProcessSpec], *, run_dir: Path, ended: Callable[[str, int], None]
+        self,
+        specs: Sequence[ProcessSpec],
+        *,
+        run_dir: Path,
+        ended: Callable[[str, int], None],
+        draining: Callable[[], None] = lambda: None,
     ) -> None:
         self.children = [Child(spec, ready_path(run_dir, spec.name)) for spec in specs]
         self._ended = ended
+        self._draining = draining
         self.turned_at = time.monotonic()
         """When the loop last came round (monotonic seconds): the sign of life for /livez."""
 
@@ -125,6 +132,7 @@ class Supervisor:
 
     def _drain(self) -> None:
         log("drain_started")
+        self._draining()
         for order in sorted({child.spec.drain_order for child in self.children}):
             group = [child for child in self.children if child.spec.drain_order == order]
             threads = [threading.Thread(target=child.stop) for child in group]

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import struct
 import warnings
+from datetime import UTC, datetime
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.config import disable_value_validation
 from pydicom.errors import InvalidDicomError
 
 from dicom_node import __version__
 from dicom_node.domain.assessment import Assessment, HandBox, ModelIdentity
 from dicom_node.domain.delivery import ReportKind, ReportObject
-from dicom_node.domain.eligibility import PRODUCT_NAME
+from dicom_node.domain.eligibility import CR_IMAGE_STORAGE, PRODUCT_NAME, Reason
 from dicom_node.domain.errors import Fault, Permanent
 from dicom_node.ports import ReportRequest
 from sr_templates.content import (
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image
-    from pydicom.dataset import Dataset
 
 MANUFACTURER = "boneage-node project"
 """Manufacturer (0008,0070) of everything the node makes."""
@@ -73,9 +73,18 @@ class SrReporter:
         )
 
     def warm(self) -> None:
-        """Load highdicom now, so that the first report does not wait for it."""
+        """Build a report of nothing now, so that the first real one does not wait for highdicom
+        and its tables."""
         import_module("sr_templates.measurement_report")
-        import_module("sr_templates.narrative")
+        nothing = NotAssessedContent(
+            device=self._device,
+            content_sha256="",
+            language="en",
+            reported_at=datetime.now(UTC),
+            synthetic=True,
+            reason=Reason.IMAGE_BLANK.value,
+        )
+        _objects(read_source(_empty_radiograph()), nothing)
 
     def build(self, request: ReportRequest) -> tuple[ReportObject, ...]:
         """Encode the objects of one report: measurements and narrative of an assessment, the
@@ -122,6 +131,15 @@ class SrReporter:
         if isinstance(request.finding, Assessment):
             return AssessedContent(**common, **_assessed(request.finding))
         return NotAssessedContent(**common, reason=request.finding.value)
+
+
+def _empty_radiograph() -> Dataset:
+    dataset = Dataset()
+    dataset.SOPClassUID = CR_IMAGE_STORAGE
+    dataset.SOPInstanceUID = dataset.StudyInstanceUID = dataset.SeriesInstanceUID = "2.25.1"
+    dataset.Modality = "CR"
+    dataset.Rows = dataset.Columns = 1
+    return dataset
 
 
 def _assessed(assessment: Assessment) -> dict[str, Any]:

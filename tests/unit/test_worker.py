@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dicom_node.adapters.reference_tables import load_reference_table
-from dicom_node.domain.assessment import Assessment
+from dicom_node.domain.assessment import Assessment, Prediction
 from dicom_node.domain.eligibility import CR_IMAGE_STORAGE, SECONDARY_CAPTURE, Reason
 from dicom_node.domain.errors import Fault, LeaseLost, Permanent, Transient
 from dicom_node.domain.exam import Header, Instance, Laterality, Outcome
@@ -193,12 +193,12 @@ def test_both_hands_wait_for_a_person() -> None:
 
 
 def test_a_batch_runs_together_and_each_exam_ends_on_its_own() -> None:
-    answers = {
+    answers: dict[str, Prediction | Reason | Exception] = {
         "bad": Permanent(Fault.PREDICTION_INVALID, "not a number"),
         "busy": Transient(Fault.PREDICTOR_UNAVAILABLE, "out of memory"),
         "blank": Reason.IMAGE_BLANK,
     }
-    node = Node(predictor=ScriptedPredictor(dict(answers)), batch_max=8)
+    node = Node(predictor=ScriptedPredictor(answers), batch_max=8)
     for index, content in enumerate(["good", "bad", "busy", "blank"]):
         node.receive(content, uid=f"1.2.{index}")
     for _ in range(4):  # screen everything before the first inference
