@@ -217,7 +217,8 @@ class HeaderReader(Protocol):
     """Reads a DICOM file's header without its pixels."""
 
     def __call__(self, path: Path) -> Header:
-        """Raises ``Permanent`` (UNREADABLE_OBJECT)."""
+        """Raises ``Permanent`` (UNREADABLE_OBJECT), and ``Transient`` (STORAGE_UNAVAILABLE) when
+        the disk fails."""
 
 
 __all__ = [

@@ -1,0 +1,8 @@
+"""The node as a DICOM client: it sends reports and exams and tests connections."""
+
+from dicom_node.adapters.scu.association import Peer
+from dicom_node.adapters.scu.echo import diagnose
+from dicom_node.adapters.scu.exam_sender import Sent, send_files
+from dicom_node.adapters.scu.report_sender import DestinationAddress, DicomReportSender
+
+__all__ = ["DestinationAddress", "DicomReportSender", "Peer", "Sent", "diagnose", "send_files"]

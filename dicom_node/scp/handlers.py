@@ -1,0 +1,199 @@
+"""pynetdicom's events, translated: the policy decides associations, the accept stage decides
+objects."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pynetdicom import evt
+from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE
+
+from dicom_node import metrics
+from dicom_node.domain.errors import Transient
+from dicom_node.domain.receipt import Acceptance, StoreStatus
+from dicom_node.logs import log
+from dicom_node.scp.contexts import supported_contexts
+from dicom_node.scp.listener import Handlers
+from dicom_node.scp.policy import Answer, AssociationRequest, Load, Policy, Reject
+from dicom_node.stages.accept import Accept
+
+_UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Admission:
+    institution_id: str
+    peer_address: str
+
+
+class Reception:
+    """State and event handlers of one receiver process. Nothing here does slow work.
+
+    ``stored`` is called with the exam's id after each stored object, before the answer is sent.
+    ``disk_used_percent`` may raise ``Transient``; then senders are told to come back.
+    """
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        accept: Accept,
+        stored: Callable[[int], None],
+        disk_used_percent: Callable[[], float],
+    ) -> None:
+        self._policy = policy
+        self._accept = accept
+        self._stored = stored
+        self._disk_used_percent = disk_used_percent
+        self._admitted: dict[Association, _Admission] = {}
+        self._changed = threading.Condition()
+        self._draining = False
+
+    @property
+    def events(self) -> Handlers:
+        """What pynetdicom calls."""
+        return (
+            (evt.EVT_REQUESTED, self._on_requested),
+            (evt.EVT_RELEASED, lambda event: self.closed(event.assoc)),
+            (evt.EVT_C_ECHO, lambda _event: StoreStatus.SUCCESS.value),
+            (evt.EVT_C_STORE, self._on_store),
+        )
+
+    @property
+    def open_associations(self) -> tuple[Association, ...]:
+        """Associations that were admitted and have not ended."""
+        with self._changed:
+            return tuple(self._admitted)
+
+    def begin_drain(self) -> None:
+        """Reject every new association from now on, for the time being."""
+        self._draining = True
+
+    def wait_until_idle(self, seconds: float) -> bool:
+        """Whether the last association ended within ``seconds``."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._admitted, seconds)
+
+    def closed(self, association: Association) -> None:
+        """An association ended and gives its place back; called again it changes nothing."""
+        with self._changed:
+            if self._admitted.pop(association, None) is None:
+                return
+            self._changed.notify_all()
+        metrics.association_closed()
+
+    def _on_requested(self, event: evt.Event) -> None:
+        association = event.assoc
+        primitive = association.requestor.primitive
+        assert primitive is not None
+        request = AssociationRequest(
+            called_ae_title=primitive.called_ae_title.strip(),
+            calling_ae_title=primitive.calling_ae_title.strip(),
+            peer_address=association.requestor.address,
+        )
+        rejected = self._admit(association, request)
+        if rejected is None:
+            association.acceptor.supported_contexts = supported_contexts(
+                primitive.presentation_context_definition_list
+            )
+            return
+        code = rejected.rejection
+        association.acse.send_reject(code.result, code.source, code.reason)
+        association.kill()
+
+    def _admit(self, association: Association, request: AssociationRequest) -> Reject | None:
+        """Decide and take the place in one step."""
+        with self._changed:
+            decision = self._policy.decide(request, self._load(request.peer_address))
+            if not isinstance(decision, Reject):
+                self._admitted[association] = _Admission(
+                    institution_id=decision.institution_id, peer_address=request.peer_address
+                )
+        self._note(request, decision if isinstance(decision, Reject) else None)
+        return decision if isinstance(decision, Reject) else None
+
+    def _load(self, peer_address: str) -> Load:
+        try:
+            used = self._disk_used_percent()
+        except Transient:
+            used = None
+        return Load(
+            associations=len(self._admitted),
+            associations_of_peer=sum(
+                admission.peer_address == peer_address for admission in self._admitted.values()
+            ),
+            disk_used_percent=used,
+            draining=self._draining,
+        )
+
+    def _note(self, request: AssociationRequest, rejected: Reject | None) -> None:
+        institution = self._policy.institution_of(request.calling_ae_title)
+        fields = {
+            "peer": request.peer_address,
+            "ae_title": request.calling_ae_title if institution else _UNKNOWN,
+            "institution": institution,
+        }
+        if rejected is None:
+            metrics.association_answered(Answer.ACCEPTED)
+            metrics.association_opened()
+            log("association_accepted", **fields)
+        else:
+            metrics.association_answered(rejected.answer)
+            log("association_rejected", **fields, reason=rejected.answer)
+
+    def _on_store(self, event: evt.Event) -> int:
+        begun = time.monotonic()
+        try:
+            path = Path(event.dataset_path)
+            received_bytes = path.stat().st_size
+            acceptance = self._keep(event, path)
+        except Exception as error:
+            # pynetdicom answers 0xC211; without this line nobody would learn why.
+            log("unexpected_error", error=error)
+            raise
+        metrics.cstore_answered(acceptance.status, received_bytes=received_bytes)
+        self._tell(event.assoc, acceptance, received_bytes, time.monotonic() - begun)
+        return acceptance.status.value
+
+    def _keep(self, event: evt.Event, path: Path) -> Acceptance:
+        request, requestor = event.request, event.assoc.requestor
+        assert isinstance(request, C_STORE)
+        admission = self._admitted.get(event.assoc)
+        return self._accept.accept(
+            path,
+            command_sop_class_uid=str(request.AffectedSOPClassUID),
+            command_sop_instance_uid=str(request.AffectedSOPInstanceUID),
+            context_sop_class_uid=str(event.context.abstract_syntax),
+            calling_ae_title=requestor.ae_title.strip(),
+            peer_address=requestor.address,
+            institution_id=admission.institution_id if admission else None,
+        )
+
+    def _tell(
+        self, association: Association, acceptance: Acceptance, received_bytes: int, seconds: float
+    ) -> None:
+        admission = self._admitted.get(association)
+        institution = admission.institution_id if admission else None
+        if acceptance.exam_id is not None:
+            log(
+                "instance_stored",
+                exam_id=acceptance.exam_id,
+                institution=institution,
+                receipt=acceptance.receipt,
+                bytes=received_bytes,
+                seconds=seconds,
+            )
+            self._stored(acceptance.exam_id)
+        else:
+            log(
+                "instance_refused",
+                peer=association.requestor.address,
+                institution=institution,
+                status=acceptance.status.value,
+                fault=acceptance.fault,
+            )

@@ -1,0 +1,154 @@
+"""pynetdicom's server on a listening socket that several processes may share.
+
+The socket is bound by :func:`listen` and handed to each receiver process (inherited descriptor), so
+that the kernel gives a waiting connection to whichever process is free and none is lost when one
+process ends. pynetdicom binds for itself; :class:`Listener` replaces just that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import socketserver
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
+from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
+
+from dicom_node.logs import log
+from dicom_node.scp.contexts import verification_context
+
+BACKLOG = 256
+_POLL_SECONDS = 0.1
+_UNLIMITED = 100_000
+
+# Received data sets go to files, not to memory; requests are never logged.
+_config.STORE_RECV_CHUNKED_DATASET = True
+_config.LOG_HANDLER_LEVEL = "none"
+_config.LOG_REQUEST_IDENTIFIERS = False
+_config.LOG_RESPONSE_IDENTIFIERS = False
+
+Handlers = Sequence[tuple[evt.EventType, Callable[[evt.Event], Any]]]
+
+
+def listen(bind: str, port: int) -> socket.socket:
+    """A listening TCP socket; port 0 takes a free one. Raises ``OSError`` when the port is
+    taken."""
+    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+    return socket.create_server((bind, port), family=family, backlog=BACKLOG)
+
+
+class Listener(ThreadedAssociationServer):
+    """Accepts connections of one application entity on ``listening``, which it then owns.
+
+    ``closed`` is called once for every connection when its association and its temporary files are
+    gone.
+    """
+
+    daemon_threads = True
+    request_queue_size = BACKLOG
+
+    def __init__(
+        self,
+        ae: AE,
+        listening: socket.socket,
+        *,
+        handlers: Handlers,
+        closed: Callable[[Association], None],
+    ) -> None:
+        self._listening = listening
+        self._thread: threading.Thread | None = None
+        self.closed = closed
+        # The node counts associations itself: only those that were admitted take a place.
+        ae.maximum_associations = _UNLIMITED
+        super().__init__(
+            ae,
+            listening.getsockname(),
+            ae.ae_title,
+            [verification_context()],
+            evt_handlers=list(handlers),
+            request_handler=Connection,
+        )
+
+    def start(self) -> None:
+        """Accept connections in a thread."""
+        self._thread = threading.Thread(
+            target=self.serve_forever, args=(_POLL_SECONDS,), name="listener", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """Accept no more connections; open associations go on. Other processes keep the port."""
+        if self._thread is not None:
+            socketserver.BaseServer.shutdown(self)
+            self._thread.join()
+            self._thread = None
+        self._listening.close()
+
+    def server_bind(self) -> None:
+        """Take the bound socket. Non-blocking, because another process may accept first."""
+        assert self.socket is not None
+        self.socket.close()
+        self._listening.setblocking(False)
+        self.socket = self._listening
+        self.server_address = self._listening.getsockname()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept one connection: no Nagle delay, dead peers noticed, no wait without end inside a
+        PDU."""
+        connection, address = self._listening.accept()
+        connection.settimeout(self.ae.network_timeout)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return connection, address
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A connection's thread failed before its association began."""
+        log("unexpected_error", error=sys.exception())
+
+
+class Connection(RequestHandler):
+    """One connection from accept to the end of its association."""
+
+    server: Listener
+
+    def handle(self) -> None:
+        """Run the association, then remove what it left behind."""
+        association = self._create_association()
+        association.bind(evt.EVT_DATA_SENT, _acknowledge_at_once, [self.request])
+        evt.trigger(association, evt.EVT_CONN_OPEN, {"address": self.client_address})
+        association.start()
+        association.join()
+        association.dul.join()
+        self.request.close()  # pynetdicom does not where the peer has closed first
+        try:
+            remove_partials(association)
+        finally:
+            self.server.closed(association)
+
+
+def _acknowledge_at_once(_event: evt.Event, connection: socket.socket) -> None:
+    """Re-arm quick acknowledgement after each answer: a sender with Nagle's delay, as DCMTK, else
+    waits 40 ms within every small object."""
+    with contextlib.suppress(OSError):  # the connection ended meanwhile
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+
+def remove_partials(association: Association) -> None:
+    """Delete the temporary files of an ended association: of the object that was being received and
+    of those that were received and not yet handled. pynetdicom leaves both behind."""
+    unfinished = association.dimse.message
+    files = [unfinished._data_set_file] if unfinished is not None else []
+    while not association.dimse.msg_queue.empty():
+        _, request = association.dimse.msg_queue.get_nowait()
+        files.append(getattr(request, "_dataset_file", None))
+    for file in files:
+        if file is not None:
+            file.close()
+            with contextlib.suppress(FileNotFoundError):
+                Path(file.name).unlink()

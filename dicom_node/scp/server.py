@@ -1,0 +1,98 @@
+"""The receiver: one application entity on a shared listening socket."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from pynetdicom import AE
+
+from dicom_node.scp.handlers import Reception
+from dicom_node.scp.listener import Listener
+from dicom_node.scp.policy import Policy
+from dicom_node.settings import Settings
+from dicom_node.stages.accept import Accept
+
+_NETWORK_TIMEOUT_SECONDS = 60.0
+"""Silence after which an open association is aborted."""
+_ACSE_TIMEOUT_SECONDS = 15.0
+"""Silence after which a connection without an association is closed."""
+_ABORT_SECONDS = 5.0
+
+
+class Receiver:
+    """C-ECHO and C-STORE SCP of this process (PS3.4 A and B).
+
+    ``listening`` comes from :func:`dicom_node.scp.listener.listen` and is owned by the receiver;
+    other processes may listen on duplicates of it. ``incoming`` is the spool's folder for
+    unfinished files: while the receiver runs it is this process's folder for temporary files.
+    ``stored`` is called with the exam's id after each stored object.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        listening: socket.socket,
+        incoming: Path,
+        accept: Accept,
+        stored: Callable[[int], None],
+        disk_used_percent: Callable[[], float],
+    ) -> None:
+        self._incoming = incoming
+        self._previous_tempdir = tempfile.tempdir
+        self._reception = Reception(
+            policy=Policy(settings),
+            accept=accept,
+            stored=stored,
+            disk_used_percent=disk_used_percent,
+        )
+        self.bound_port: int = listening.getsockname()[1]
+        self._listener = Listener(
+            _application_entity(settings),
+            listening,
+            handlers=self._reception.events,
+            closed=self._reception.closed,
+        )
+
+    def start(self) -> None:
+        """Accept associations in background threads."""
+        self._previous_tempdir = tempfile.tempdir
+        tempfile.tempdir = str(self._incoming)
+        self._listener.start()
+
+    @property
+    def open_associations(self) -> int:
+        """How many admitted associations have not ended."""
+        return len(self._reception.open_associations)
+
+    def drain(self, grace_seconds: float) -> int:
+        """Take no new associations, let the open ones finish, abort those that outlast the grace
+        time; return how many were aborted.
+
+        An object in work at the abort is either unanswered or safe: its sender may send it again.
+        """
+        self._reception.begin_drain()
+        self._listener.close()
+        self._reception.wait_until_idle(grace_seconds)
+        late = self._reception.open_associations
+        for association in late:
+            association.abort(block=False)
+        self._reception.wait_until_idle(_ABORT_SECONDS)
+        tempfile.tempdir = self._previous_tempdir
+        return len(late)
+
+    def stop(self) -> int:
+        """Drain without grace time."""
+        return self.drain(0.0)
+
+
+def _application_entity(settings: Settings) -> AE:
+    ae = AE(settings.node.ae_title)
+    ae.maximum_pdu_size = settings.receive.max_pdu_kb * 1024
+    ae.network_timeout = _NETWORK_TIMEOUT_SECONDS
+    ae.dimse_timeout = _NETWORK_TIMEOUT_SECONDS
+    ae.acse_timeout = _ACSE_TIMEOUT_SECONDS
+    return ae

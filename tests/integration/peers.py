@@ -1,0 +1,231 @@
+"""The other side: real DCMTK programs, peers that misbehave, and the node's receiver for them."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from dicom_node.adapters.clock import SystemClock
+from dicom_node.adapters.ledger import SqlLedger
+from dicom_node.adapters.ledger.migrate import migrate
+from dicom_node.adapters.spool import DiskSpool
+from dicom_node.domain.exam import Instance
+from dicom_node.headers import read_identity
+from dicom_node.scp.listener import listen
+from dicom_node.scp.server import Receiver
+from dicom_node.settings import Settings
+from dicom_node.stages.accept import Accept
+
+_DCMTK = Path("/usr/bin")  # pynetdicom installs programs of the same names into the environment
+_POLL_SECONDS = 0.02
+
+
+def dcmtk_program(name: str) -> str:
+    """Path of a DCMTK program; skips the test where DCMTK is not installed."""
+    found = shutil.which(name, path=str(_DCMTK))
+    if found is None:
+        pytest.skip(f"{name} of DCMTK is not installed in {_DCMTK}")
+    return found
+
+
+def dcmtk(name: str, *arguments: object, timeout_seconds: float = 120.0) -> str:
+    """Run a DCMTK program; return its whole output after a line with its exit status.
+
+    The exit status alone proves little: storescu and dcmsend exit 0 on failure statuses.
+    """
+    done = subprocess.run(
+        [dcmtk_program(name), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout_seconds,
+        check=False,
+    )
+    return f"exit {done.returncode}\n{done.stdout}"
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float = 20.0) -> None:
+    """Return when the condition holds; fail the test when it does not within the time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"not reached within {seconds} s")
+        time.sleep(_POLL_SECONDS)
+
+
+def free_port() -> int:
+    """A TCP port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(kw_only=True)
+class RunningReceiver:
+    """A receiver with a real spool and a real ledger."""
+
+    receiver: Receiver
+    spool: DiskSpool
+    ledger: SqlLedger
+    ledger_path: Path
+    stored: list[int] = field(default_factory=list)
+    """Exam ids in the order in which the receiver announced them."""
+
+    @property
+    def address(self) -> tuple[object, ...]:
+        """Host and port as DCMTK's arguments."""
+        return ("127.0.0.1", self.receiver.bound_port)
+
+    @property
+    def endpoint(self) -> tuple[str, int]:
+        """Host and port for a socket."""
+        return ("127.0.0.1", self.receiver.bound_port)
+
+    @property
+    def instances(self) -> list[Instance]:
+        """What the ledger holds."""
+        return [self.ledger.exam(exam_id).instance for exam_id in dict.fromkeys(self.stored)]
+
+    @property
+    def incoming(self) -> list[Path]:
+        """Temporary files."""
+        return list(self.spool.incoming.iterdir())
+
+
+@contextmanager
+def running_receiver(
+    folder: Path,
+    *,
+    settings: Settings | None = None,
+    listening: socket.socket | None = None,
+) -> Iterator[RunningReceiver]:
+    """Start a receiver, on a free port unless told otherwise; stop it and its ledger at the
+    end."""
+    folder.mkdir()
+    migrate(folder / "ledger.sqlite")
+    ledger = SqlLedger(folder / "ledger.sqlite", SystemClock())
+    spool = DiskSpool(folder / "spool")
+    stored: list[int] = []
+    receiver = Receiver(
+        settings or Settings(),
+        listening=listening or listen("127.0.0.1", 0),
+        incoming=spool.incoming,
+        accept=Accept(spool=spool, ledger=ledger, clock=SystemClock(), read_identity=read_identity),
+        stored=stored.append,
+        disk_used_percent=spool.usage_percent,
+    )
+    receiver.start()
+    try:
+        yield RunningReceiver(
+            receiver=receiver,
+            spool=spool,
+            ledger=ledger,
+            ledger_path=folder / "ledger.sqlite",
+            stored=stored,
+        )
+    finally:
+        receiver.stop()
+        ledger.close()
+
+
+@contextmanager
+def running_storescp(folder: Path, *options: str, port: int | None = None) -> Iterator[int]:
+    """DCMTK's storescp, storing below ``folder``; yields its port once it listens."""
+    port = port or free_port()
+    folder.mkdir(exist_ok=True)
+    command = [dcmtk_program("storescp"), "-od", str(folder), *options, str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_until(lambda: _listens(process.pid, port))
+            yield port
+        finally:
+            process.kill()
+
+
+def _listens(pid: int, port: int) -> bool:
+    """Whether the process listens, seen without connecting (state 0A in the kernel's table)."""
+    table = Path(f"/proc/{pid}/net/tcp").read_text()
+    return any(f":{port:04X} 00000000:0000 0A" in line for line in table.splitlines())
+
+
+@contextmanager
+def canned_peer(answer: bytes, *, close: bool = True) -> Iterator[int]:
+    """Something that answers the first bytes of every connection with ``answer``; yields its
+    port. Without ``close`` it keeps the connection and says no more."""
+    kept: list[socket.socket] = []
+
+    def serve(listening: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return  # the test is over
+            connection.recv(65536)
+            connection.sendall(answer)
+            if close:
+                connection.close()
+            kept.append(connection)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, args=(listening,), daemon=True)
+        thread.start()
+        yield listening.getsockname()[1]
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    for connection in kept:
+        connection.close()
+
+
+@contextmanager
+def cutting_proxy(port: int, *, after_bytes: int) -> Iterator[int]:
+    """Passes one connection on to a local port and cuts it once the client has sent so much;
+    yields its own port."""
+
+    def serve(listening: socket.socket) -> None:
+        client, _ = listening.accept()
+        with client, socket.create_connection(("127.0.0.1", port)) as server:
+            back = threading.Thread(target=_pass_on, args=(server, client), daemon=True)
+            back.start()
+            _pass_on(client, server, limit=after_bytes)
+            for end in (client, server):
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+            back.join()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, args=(listening,), daemon=True)
+        thread.start()
+        yield listening.getsockname()[1]
+        thread.join()
+
+
+def _pass_on(source: socket.socket, target: socket.socket, *, limit: int | None = None) -> None:
+    passed = 0
+    while limit is None or passed < limit:
+        try:
+            chunk = source.recv(65536 if limit is None else min(65536, limit - passed))
+            target.sendall(chunk)
+        except OSError:
+            return
+        if not chunk:
+            return
+        passed += len(chunk)
+
+
+def association_rejection(result: int, source: int, reason: int) -> bytes:
+    """An A-ASSOCIATE-RJ PDU (PS3.8 9.3.4)."""
+    return bytes([3, 0, 0, 0, 0, 4, 0, result, source, reason])
+
+
+ABORT = bytes([7, 0, 0, 0, 0, 4, 0, 0, 0, 0])
+"""An A-ABORT PDU (PS3.8 9.3.8)."""

@@ -1,0 +1,504 @@
+"""The receiver against DCMTK's senders and raw bytes, with the real spool and ledger."""
+
+from __future__ import annotations
+
+import socket
+import sqlite3
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+from pydicom.dataset import FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_file_meta_info
+from pydicom.uid import (
+    JPEG2000,
+    UID,
+    BasicTextSRStorage,
+    ComputedRadiographyImageStorage,
+    CTImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+    EncapsulatedPDFStorage,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    KeyObjectSelectionDocumentStorage,
+    SecondaryCaptureImageStorage,
+    generate_uid,
+)
+from pynetdicom import AE
+from pynetdicom.association import Association
+
+from dicom_node.adapters.scu import Peer, send_files
+from dicom_node.domain.exam import Receipt
+from dicom_node.scp.listener import listen
+from dicom_node.settings import InstitutionSettings, NodeSettings, ReceiveSettings, Settings
+from tests.builders.dicom_files import data_set_bytes, hand_dataset, write_file
+from tests.integration.peers import (
+    RunningReceiver,
+    cutting_proxy,
+    dcmtk,
+    running_receiver,
+    wait_until,
+)
+
+TO_NODE = ("-aet", "MODALITY", "-aec", "BONEAGE")
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[RunningReceiver]:
+    with running_receiver(tmp_path / "node") as running:
+        yield running
+
+
+def limits(**receive: int) -> Settings:
+    return Settings(receive=ReceiveSettings.model_validate(receive))
+
+
+def hand_file(folder: Path, name: str = "hand.dcm", *, side_pixels: int = 64) -> Path:
+    return write_file(folder / name, hand_dataset(side_pixels=side_pixels))
+
+
+def peer_of(node: RunningReceiver) -> Peer:
+    return Peer(host="127.0.0.1", port=node.receiver.bound_port, ae_title="BONEAGE")
+
+
+def associate(node: RunningReceiver) -> Association:
+    ae = AE("MODALITY")
+    ae.add_requested_context(ComputedRadiographyImageStorage, ExplicitVRLittleEndian)
+    return ae.associate("127.0.0.1", node.receiver.bound_port, ae_title="BONEAGE")
+
+
+def test_c_echo(node: RunningReceiver) -> None:
+    assert "Success" in dcmtk("echoscu", "-v", *TO_NODE, *node.address)
+
+
+# name: (how DCMTK or pydicom makes it, storescu's option to propose it)
+SYNTAXES = {
+    "1.2.840.10008.1.2": ("+ti", "-xi"),
+    "1.2.840.10008.1.2.1": ("+te", "-xe"),
+    "1.2.840.10008.1.2.5": ("dcmcrle", "-xr"),
+    "1.2.840.10008.1.2.4.50": ("dcmcjpeg +eb", "-xy"),
+    "1.2.840.10008.1.2.4.51": ("dcmcjpeg +ee", "-xx"),
+    "1.2.840.10008.1.2.4.70": ("dcmcjpeg +e1", "-xs"),
+    "1.2.840.10008.1.2.4.80": ("dcmcjpls +el", "-xt"),
+    "1.2.840.10008.1.2.4.81": ("dcmcjpls +en", "-xu"),
+    "1.2.840.10008.1.2.4.90": ("pydicom", "-xv"),
+    "1.2.840.10008.1.2.4.91": ("pydicom", "-xw"),
+}
+
+
+def encoded_file(folder: Path, syntax: str) -> Path:
+    """A hand radiograph in a transfer syntax, encoded by the tool that knows it."""
+    how, _ = SYNTAXES[syntax]
+    plain, encoded = hand_file(folder, "plain.dcm"), folder / "encoded.dcm"
+    if how == "pydicom":
+        dataset = pydicom.dcmread(plain)
+        options: dict[str, Any] = {"j2k_cr": [10.0]} if syntax == JPEG2000 else {}
+        dataset.compress(syntax, **options)
+        dataset.save_as(encoded)
+    else:
+        program, *arguments = how.split() if " " in how or how[0] == "d" else ("dcmconv", how)
+        assert dcmtk(program, *arguments, plain, encoded).startswith("exit 0")
+    assert pydicom.dcmread(encoded).file_meta.TransferSyntaxUID == syntax
+    return encoded
+
+
+def assert_kept_as_sent(node: RunningReceiver, sent: Path, syntax: str) -> None:
+    [instance] = node.instances
+    assert instance.transfer_syntax_uid == syntax
+    assert instance.calling_ae_title == "MODALITY"
+    kept = node.spool.path(instance.content_sha256)
+    assert data_set_bytes(kept) == data_set_bytes(sent)
+    assert instance.size_bytes == kept.stat().st_size
+    assert pydicom.dcmread(kept).file_meta.TransferSyntaxUID == syntax
+    assert node.incoming == []
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_storescu_stores_every_transfer_syntax_byte_for_byte(
+    node: RunningReceiver, tmp_path: Path, syntax: str
+) -> None:
+    sent = encoded_file(tmp_path, syntax)
+    option = SYNTAXES[syntax][1]
+    answer = dcmtk("storescu", "-v", "-R", option, *TO_NODE, *node.address, sent)
+    assert "Received Store Response (Success)" in answer
+    assert_kept_as_sent(node, sent, syntax)
+
+
+@pytest.mark.parametrize("syntax", [uid for uid in SYNTAXES if uid != ImplicitVRLittleEndian])
+def test_dcmsend_stores_every_transfer_syntax_byte_for_byte(
+    node: RunningReceiver, tmp_path: Path, syntax: str
+) -> None:
+    """It converts Implicit to Explicit VR by itself where it may, as it proposes both."""
+    sent = encoded_file(tmp_path, syntax)
+    answer = dcmtk("dcmsend", "-v", "--decompress-never", *TO_NODE, *node.address, sent)
+    assert "Received C-STORE Response (Success)" in answer
+    assert_kept_as_sent(node, sent, syntax)
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_our_own_sender_stores_every_transfer_syntax_byte_for_byte(
+    node: RunningReceiver, tmp_path: Path, syntax: str
+) -> None:
+    sent = encoded_file(tmp_path, syntax)
+    [result] = send_files([sent], peer_of(node), calling_ae_title="MODALITY")
+    assert (result.status, result.error) == (0, "")
+    assert_kept_as_sent(node, sent, syntax)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRBigEndian, "1.2.840.10008.1.2.1.99"])
+def test_what_may_unpack_to_gigabytes_or_is_retired_is_not_negotiated(
+    node: RunningReceiver, syntax: str
+) -> None:
+    ae = AE("MODALITY")
+    ae.add_requested_context(hand_dataset().SOPClassUID, syntax)
+    association = ae.associate("127.0.0.1", node.receiver.bound_port, ae_title="BONEAGE")
+    assert not association.is_established
+    assert [context.abstract_syntax for context in association.rejected_contexts]
+
+
+def test_a_sender_that_names_several_syntaxes_gets_the_first_it_named(
+    node: RunningReceiver,
+) -> None:
+    ae = AE("MODALITY")
+    wanted = [JPEG2000Lossless, ImplicitVRLittleEndian, ExplicitVRLittleEndian]
+    ae.add_requested_context(hand_dataset().SOPClassUID, wanted)
+    association = ae.associate("127.0.0.1", node.receiver.bound_port, ae_title="BONEAGE")
+    [accepted] = association.accepted_contexts
+    association.release()
+    assert accepted.transfer_syntax == [JPEG2000Lossless]
+
+
+STUDY = (
+    CTImageStorage,
+    EncapsulatedPDFStorage,
+    KeyObjectSelectionDocumentStorage,
+    BasicTextSRStorage,
+    SecondaryCaptureImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+)
+
+
+def test_every_object_of_a_whole_study_is_answered_with_success(
+    node: RunningReceiver, tmp_path: Path
+) -> None:
+    study = generate_uid()
+    for number, sop_class in enumerate(STUDY):
+        dataset = hand_dataset(SOPClassUID=sop_class, StudyInstanceUID=study)
+        write_file(tmp_path / f"{number}.dcm", dataset)
+    files = sorted(tmp_path.glob("*.dcm"))
+    answer = dcmtk("dcmsend", "-v", *TO_NODE, *node.address, *files)
+    assert answer.count("Received C-STORE Response (Success)") == len(STUDY)
+    assert {instance.sop_class_uid for instance in node.instances} == set(STUDY)
+
+
+def test_sending_again_changes_nothing_and_other_content_is_kept_as_a_conflict(
+    node: RunningReceiver, tmp_path: Path
+) -> None:
+    dataset = hand_dataset()
+    first = write_file(tmp_path / "first.dcm", dataset)
+    dataset.StudyDescription = "changed"
+    other = write_file(tmp_path / "other.dcm", dataset)
+    for path in (first, first, other):
+        [result] = send_files([path], peer_of(node), calling_ae_title="MODALITY")
+        assert result.status == 0
+    assert node.stored[0] == node.stored[1] != node.stored[2]
+    assert node.ledger.record_instance(node.instances[1])[1] is Receipt.DUPLICATE
+
+
+def refused(node: RunningReceiver, *arguments: object) -> str:
+    answer = dcmtk("echoscu", *arguments, *node.address)
+    assert not answer.startswith("exit 0")
+    return answer
+
+
+def test_a_wrong_called_ae_title_is_rejected(node: RunningReceiver) -> None:
+    answer = refused(node, "-aet", "MODALITY", "-aec", "OTHER")
+    assert "Rejected Permanent" in answer
+    assert "Called AE Title Not Recognized" in answer
+
+
+def test_the_nodes_own_ae_title_as_a_sender_is_rejected(node: RunningReceiver) -> None:
+    answer = refused(node, "-aet", "BONEAGE", "-aec", "BONEAGE")
+    assert "Calling AE Title Not Recognized" in answer
+
+
+def strict_settings(*networks: str) -> Settings:
+    clinic = InstitutionSettings.model_validate(
+        {"id": "c", "name": "C", "calling_ae_titles": ["XRAY"], "networks": networks}
+    )
+    return Settings(
+        node=NodeSettings(ae_title="BONEAGE"),
+        receive=ReceiveSettings(require_known_sender=True),
+        institutions=(clinic,),
+    )
+
+
+def test_an_unknown_sender_is_rejected_and_a_known_one_is_attributed(tmp_path: Path) -> None:
+    with running_receiver(tmp_path / "node", settings=strict_settings("127.0.0.0/8")) as node:
+        assert "Calling AE Title Not Recognized" in refused(node, *TO_NODE)
+        sent = hand_file(tmp_path)
+        dcmtk("storescu", "-aet", "XRAY", "-aec", "BONEAGE", *node.address, sent)
+        assert [instance.institution_id for instance in node.instances] == ["c"]
+
+
+def test_a_known_sender_from_a_foreign_network_is_rejected(tmp_path: Path) -> None:
+    with running_receiver(tmp_path / "node", settings=strict_settings("10.0.0.0/8")) as node:
+        answer = refused(node, "-aet", "XRAY", "-aec", "BONEAGE")
+        assert "Calling AE Title Not Recognized" in answer
+
+
+def test_a_full_disk_rejects_before_any_data(tmp_path: Path) -> None:
+    with running_receiver(tmp_path / "node", settings=limits(high_water_percent=1)) as node:
+        assert node.spool.usage_percent() >= 1, "the test needs a disk that is not empty"
+        answer = dcmtk("storescu", *TO_NODE, *node.address, hand_file(tmp_path))
+        assert "Rejected Transient" in answer
+        assert "Temporary Congestion" in answer
+
+
+def raw_file(
+    path: Path,
+    content: bytes,
+    *,
+    sop_class_uid: str = ComputedRadiographyImageStorage,
+    sop_instance_uid: str = "1.2.3.4",
+) -> Path:
+    """A file whose meta information, and so the C-STORE command, says what we like."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = UID(sop_class_uid)
+    meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    head = DicomBytesIO()
+    head.write(b"\0" * 128 + b"DICM")
+    write_file_meta_info(head, meta, enforce_standard=False)
+    path.write_bytes(head.getvalue() + content)
+    return path
+
+
+def send_raw(node: RunningReceiver, path: Path) -> int | None:
+    """Status of the answer to a file that is sent as it is, None when the answer is an abort."""
+    association = associate(node)
+    status: int | None = association.send_c_store(path).get("Status")
+    association.release()
+    return status
+
+
+def data_set(folder: Path, **values: Any) -> bytes:
+    return data_set_bytes(write_file(folder / "source.dcm", hand_dataset(**values)))
+
+
+def test_a_data_set_with_another_instance_uid_is_a_mismatch(
+    node: RunningReceiver, tmp_path: Path
+) -> None:
+    content = data_set(tmp_path, SOPInstanceUID="1.2.3.5")
+    assert send_raw(node, raw_file(tmp_path / "raw.dcm", content)) == 0xA900
+
+
+def test_a_data_set_of_another_class_is_a_mismatch(node: RunningReceiver, tmp_path: Path) -> None:
+    content = data_set(tmp_path, SOPInstanceUID="1.2.3.4", SOPClassUID=CTImageStorage)
+    assert send_raw(node, raw_file(tmp_path / "raw.dcm", content)) == 0xA900
+
+
+@pytest.mark.parametrize("uid", ["1.2.3.", "1..2", "1.2.x", "../../etc/passwd", "1.2.3\n4"])
+def test_an_instance_uid_that_is_no_uid_is_never_stored(
+    node: RunningReceiver, tmp_path: Path, uid: str
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        content = data_set(tmp_path, SOPInstanceUID=uid)
+        path = raw_file(tmp_path / "raw.dcm", content, sop_instance_uid=uid)
+    assert send_raw(node, path) == 0xA900
+    wait_until(lambda: node.incoming == [])
+    assert node.stored == []
+
+
+def test_leading_zeros_of_old_devices_are_accepted(node: RunningReceiver, tmp_path: Path) -> None:
+    uid = "1.2.840.01.0002"
+    content = data_set(tmp_path, SOPInstanceUID=uid)
+    path = raw_file(tmp_path / "raw.dcm", content, sop_instance_uid=uid)
+    assert send_raw(node, path) == 0x0000
+
+
+@pytest.mark.parametrize(
+    "content", [b"%PDF-1.7 " * 100, b"\xff" * 500, b"\x08\x00\x16\x00UI\xff\xff"]
+)
+def test_garbage_cannot_be_understood(
+    node: RunningReceiver, tmp_path: Path, content: bytes
+) -> None:
+    assert send_raw(node, raw_file(tmp_path / "raw.dcm", content)) == 0xC000
+    wait_until(lambda: node.incoming == [])
+    assert node.stored == []
+
+
+def test_good_objects_follow_bad_ones_on_the_same_association(
+    node: RunningReceiver, tmp_path: Path
+) -> None:
+    bad, good = raw_file(tmp_path / "bad.dcm", b"?" * 100), hand_file(tmp_path)
+    association = associate(node)
+    statuses = [association.send_c_store(path).Status for path in (bad, good, bad, good)]
+    association.release()
+    assert statuses == [0xC000, 0x0000, 0xC000, 0x0000]
+
+
+def test_a_disk_that_breaks_is_out_of_resources_and_then_rejects_before_any_data(
+    node: RunningReceiver, tmp_path: Path
+) -> None:
+    objects = node.spool.incoming.parent / "objects"
+    path = hand_file(tmp_path)
+    association = associate(node)
+    objects.rename(objects.with_name("lost"))
+    assert association.send_c_store(path).Status == 0xA700
+    assert "Temporary Congestion" in refused(node, *TO_NODE)
+    objects.with_name("lost").rename(objects)
+    assert association.send_c_store(path).Status == 0x0000
+    association.release()
+    assert len(node.stored) == 1
+
+
+def test_a_ledger_that_cannot_commit_is_out_of_resources(
+    node: RunningReceiver, tmp_path: Path
+) -> None:
+    association = associate(node)
+    association.dimse_timeout = 60
+    with sqlite3.connect(node.ledger_path) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        status = association.send_c_store(hand_file(tmp_path)).get("Status")
+        other.rollback()
+    assert status == 0xA700
+    assert association.send_c_store(hand_file(tmp_path)).get("Status") == 0x0000
+    association.release()
+
+
+def test_an_aborted_association_leaves_no_temporary_file(
+    node: RunningReceiver, tmp_path: Path
+) -> None:
+    files = [hand_file(tmp_path, f"{number}.dcm") for number in range(3)]
+    dcmtk("storescu", "--abort", *TO_NODE, *node.address, *files)
+    wait_until(lambda: node.receiver.open_associations == 0)
+    assert node.incoming == []
+    assert len(node.stored) == 3
+
+
+@pytest.mark.parametrize("after_bytes", [5_000, 300_000, 1_000_000])
+def test_a_connection_cut_within_an_object_leaves_no_temporary_file(
+    node: RunningReceiver, tmp_path: Path, after_bytes: int
+) -> None:
+    large = hand_file(tmp_path, side_pixels=1000)
+    with cutting_proxy(node.receiver.bound_port, after_bytes=after_bytes) as port:
+        answer = dcmtk("storescu", *TO_NODE, "127.0.0.1", port, large)
+    assert not answer.startswith("exit 0")
+    wait_until(lambda: node.receiver.open_associations == 0 and node.incoming == [])
+    assert node.stored == []
+
+
+def test_silent_connections_take_no_place(tmp_path: Path) -> None:
+    with running_receiver(tmp_path / "node", settings=limits(max_associations=2)) as node:
+        silent = [socket.create_connection(node.endpoint) for _ in range(10)]
+        answer = dcmtk("storescu", "-v", *TO_NODE, *node.address, hand_file(tmp_path))
+        assert "Received Store Response (Success)" in answer
+        for connection in silent:
+            connection.close()
+
+
+def test_sixty_associations_on_twenty_places_lose_nothing(tmp_path: Path) -> None:
+    """20 hold their place, 40 are rejected for now; when places come free, all 60 have stored."""
+    with running_receiver(
+        tmp_path / "node", settings=limits(max_associations=20, max_associations_per_peer=20)
+    ) as node:
+        held = [associate(node) for _ in range(20)]
+        assert all(association.is_established for association in held)
+        files = [hand_file(tmp_path, f"{number}.dcm", side_pixels=16) for number in range(60)]
+        rejected = threading.Semaphore(0)
+
+        def send_until_accepted(path: Path) -> str:
+            while True:
+                answer = dcmtk("storescu", "-v", *TO_NODE, *node.address, path)
+                if answer.startswith("exit 0"):
+                    return answer
+                assert "Rejected Transient" in answer
+                assert "Local Limit Exceeded" in answer
+                rejected.release()
+
+        with ThreadPoolExecutor(40) as senders:
+            waiting = [senders.submit(send_until_accepted, path) for path in files[20:]]
+            for _ in range(40):
+                assert rejected.acquire(timeout=60)
+            for association, path in zip(held, files[:20], strict=True):
+                assert association.send_c_store(path).Status == 0x0000
+                association.release()
+            assert all("(Success)" in sender.result(timeout=120) for sender in waiting)
+        assert len(node.instances) == 60
+
+
+def test_a_peer_has_its_own_limit(tmp_path: Path) -> None:
+    with running_receiver(tmp_path / "node", settings=limits(max_associations_per_peer=1)) as node:
+        held = associate(node)
+        assert "Local Limit Exceeded" in refused(node, *TO_NODE)
+        held.release()
+        wait_until(lambda: node.receiver.open_associations == 0)
+        assert "Success" in dcmtk("echoscu", "-v", *TO_NODE, *node.address)
+
+
+def test_a_drain_lets_open_associations_finish_and_refuses_new_connections(
+    node: RunningReceiver, tmp_path: Path
+) -> None:
+    association = associate(node)
+    with ThreadPoolExecutor(1) as background:
+        draining = background.submit(node.receiver.drain, 60.0)
+        wait_until(lambda: not _accepts(node))
+        for number in range(3):
+            path = hand_file(tmp_path, f"{number}.dcm")
+            assert association.send_c_store(path).Status == 0x0000
+        association.release()
+        assert draining.result(timeout=30) == 0
+    assert len(node.stored) == 3
+
+
+def _accepts(node: RunningReceiver) -> bool:
+    try:
+        socket.create_connection(node.endpoint, timeout=5).close()
+    except ConnectionError:
+        return False
+    return True
+
+
+def test_a_drain_aborts_what_outlasts_the_grace_time(node: RunningReceiver) -> None:
+    association = associate(node)
+    assert node.receiver.drain(0.1) == 1
+    wait_until(lambda: not association.is_established)
+    assert association.is_aborted
+
+
+def test_receivers_share_a_port_and_one_goes_on_without_the_other(tmp_path: Path) -> None:
+    with (
+        listen("127.0.0.1", 0) as listening,
+        running_receiver(tmp_path / "a", listening=listening.dup()) as first,
+        running_receiver(tmp_path / "b", listening=listening.dup()) as second,
+    ):
+        assert first.receiver.bound_port == second.receiver.bound_port
+        files = [hand_file(tmp_path, f"{number}.dcm") for number in range(8)]
+        for path in files:
+            dcmtk("storescu", *TO_NODE, *first.address, path)
+        assert len(first.stored) + len(second.stored) == len(files)
+        first.receiver.stop()
+        second.stored.clear()
+        for path in files:
+            dcmtk("storescu", *TO_NODE, *second.address, path)
+        assert len(second.stored) == len(files)
+
+
+def test_the_receiver_gives_the_temporary_folder_back(tmp_path: Path) -> None:
+    before = tempfile.gettempdir()
+    with running_receiver(tmp_path / "node"):
+        assert tempfile.gettempdir() != before
+    assert tempfile.gettempdir() == before

@@ -1,0 +1,430 @@
+"""The node as a client: reports, exams and echo against DCMTK and against peers that misbehave."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import pydicom
+import pytest
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from dicom_node.adapters.scu import (
+    DestinationAddress,
+    DicomReportSender,
+    Peer,
+    report_sender,
+    send_files,
+)
+from dicom_node.adapters.scu.echo import HINTS, Hint, Step, StepName, diagnose
+from dicom_node.adapters.scu.report_sender import REPORT_CLASSES
+from dicom_node.domain.delivery import ReportKind, ReportObject
+from dicom_node.domain.errors import Fault, NodeError, Permanent, Transient
+from dicom_node.domain.receipt import StoreStatus
+from dicom_node.scp.archive_peer import ArchivePeer
+from tests.builders.dicom_files import data_set_bytes, hand_dataset, write_file
+from tests.integration.peers import (
+    ABORT,
+    association_rejection,
+    canned_peer,
+    free_port,
+    running_storescp,
+    wait_until,
+)
+
+COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
+
+
+def report(sop_class_uid: str = COMPREHENSIVE_3D_SR) -> ReportObject:
+    dataset = hand_dataset(SOPClassUID=sop_class_uid)
+    encoded = BytesIO()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.save_as(encoded, enforce_file_format=True)
+    return ReportObject(
+        kind=ReportKind.MEASUREMENTS,
+        sop_class_uid=sop_class_uid,
+        sop_instance_uid=str(dataset.SOPInstanceUID),
+        series_instance_uid=str(dataset.SeriesInstanceUID),
+        encoded=encoded.getvalue(),
+    )
+
+
+def sender_to(port: int, *, timeout_seconds: float = 10.0) -> DicomReportSender:
+    address = DestinationAddress(
+        name="pacs", ae_title="PACS", host="127.0.0.1", port=port, timeout_seconds=timeout_seconds
+    )
+    return DicomReportSender([address], calling_ae_title="BONEAGE")
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[ArchivePeer]:
+    peer = ArchivePeer(tmp_path / "archive")
+    peer.start()
+    yield peer
+    peer.stop()
+
+
+def failure(port: int, *, timeout_seconds: float = 10.0) -> NodeError:
+    sender = sender_to(port, timeout_seconds=timeout_seconds)
+    with pytest.raises(NodeError) as caught:
+        sender.send("pacs", report())
+    sender.close()
+    return caught.value
+
+
+# --- reports
+
+
+@pytest.mark.parametrize("sop_class_uid", REPORT_CLASSES)
+def test_storescp_stores_every_class_of_report(tmp_path: Path, sop_class_uid: str) -> None:
+    sent = report(sop_class_uid)
+    with running_storescp(tmp_path / "pacs", "-pm", "--unique-filenames") as port:
+        sender = sender_to(port)
+        assert sender.send("pacs", sent) == 0x0000
+        sender.close()
+    [stored] = (tmp_path / "pacs").iterdir()
+    (tmp_path / "sent.dcm").write_bytes(sent.encoded)
+    assert data_set_bytes(stored) == data_set_bytes(tmp_path / "sent.dcm")
+
+
+def test_a_destination_that_takes_implicit_vr_only_gets_the_same_content(tmp_path: Path) -> None:
+    sent = report()
+    with running_storescp(tmp_path / "pacs", "-pm", "+xi") as port:
+        sender = sender_to(port)
+        assert sender.send("pacs", sent) == 0x0000
+        sender.close()
+    [path] = (tmp_path / "pacs").iterdir()
+    stored = pydicom.dcmread(path)
+    assert stored.file_meta.TransferSyntaxUID == ImplicitVRLittleEndian
+    assert stored == pydicom.dcmread(BytesIO(sent.encoded))
+
+
+def test_many_reports_go_over_one_association(archive: ArchivePeer) -> None:
+    opened: list[object] = []
+    sender = sender_to(archive.bound_port)
+    for _ in range(5):
+        assert sender.send("pacs", report()) == 0x0000
+        opened.append(sender._lines["pacs"]._association)
+    sender.close()
+    assert len(set(map(id, opened))) == 1
+    assert len(archive.arrived) == 5
+
+
+def test_an_idle_association_is_released_and_the_next_report_opens_another(
+    archive: ArchivePeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_sender, "_IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(report_sender, "_MARGIN_SECONDS", 0.1)
+    sender = sender_to(archive.bound_port)
+    assert sender.send("pacs", report()) == 0x0000
+    first = sender._lines["pacs"]._association
+    assert first is not None
+    wait_until(lambda: first.is_released)
+    assert sender.send("pacs", report()) == 0x0000
+    sender.close()
+    assert len(archive.arrived) == 2
+
+
+def test_the_same_report_sent_again_is_the_same_object(archive: ArchivePeer) -> None:
+    sent, sender = report(), sender_to(archive.bound_port)
+    assert [sender.send("pacs", sent) for _ in range(3)] == [0, 0, 0]
+    sender.close()
+    assert list(archive.arrived) == [sent.sop_instance_uid]
+
+
+def test_threads_share_a_destination(archive: ArchivePeer) -> None:
+    sender = sender_to(archive.bound_port)
+    threads = [
+        threading.Thread(target=lambda: [sender.send("pacs", report()) for _ in range(5)])
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sender.close()
+    assert len(archive.arrived) == 20
+
+
+def test_a_restarted_destination_gets_a_new_association(tmp_path: Path) -> None:
+    port = free_port()
+    sender = sender_to(port)
+    for _ in range(2):
+        with running_storescp(tmp_path / "pacs", "-pm", port=port):
+            assert sender.send("pacs", report()) == 0x0000
+    sender.close()
+    assert len(list((tmp_path / "pacs").iterdir())) == 2
+
+
+@pytest.mark.parametrize("status", [0xA700, 0x0111, 0xB000, 0xB007, 0xC000, 0xA900, 0x0110, 0x0124])
+def test_the_destinations_status_is_returned(tmp_path: Path, status: int) -> None:
+    peer = ArchivePeer(tmp_path / "archive", answer=lambda _uid: status)
+    peer.start()
+    sender = sender_to(peer.bound_port)
+    assert sender.send("pacs", report()) == status
+    sender.close()
+    peer.stop()
+
+
+def test_a_destination_that_is_down_is_unavailable() -> None:
+    error = failure(free_port())
+    assert isinstance(error, Transient)
+    assert error.fault is Fault.DESTINATION_UNAVAILABLE
+    assert "Connection refused" in str(error)
+
+
+def test_an_unknown_host_is_unavailable() -> None:
+    address = DestinationAddress(
+        name="pacs", ae_title="PACS", host="pacs.invalid", port=104, timeout_seconds=5
+    )
+    with pytest.raises(Transient) as caught:
+        DicomReportSender([address], calling_ae_title="BONEAGE").send("pacs", report())
+    assert caught.value.fault is Fault.DESTINATION_UNAVAILABLE
+
+
+def test_an_unconfigured_destination_is_unknown() -> None:
+    with pytest.raises(Permanent) as caught:
+        sender_to(1).send("elsewhere", report())
+    assert caught.value.fault is Fault.DESTINATION_UNKNOWN
+
+
+def test_storescp_that_refuses_the_association_refuses_the_destination(tmp_path: Path) -> None:
+    with running_storescp(tmp_path / "pacs", "--refuse") as port:
+        error = failure(port)
+    assert isinstance(error, Permanent)
+    assert error.fault is Fault.DESTINATION_REFUSED
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "words"),
+    [
+        ((1, 1, 3), Permanent, "calling AE title not recognised"),
+        ((1, 1, 7), Permanent, "called AE title not recognised"),
+        ((2, 3, 1), Transient, "temporary congestion"),
+        ((2, 3, 2), Transient, "local limit exceeded"),
+    ],
+)
+def test_a_rejection_is_permanent_or_transient_as_the_peer_says(
+    code: tuple[int, int, int], kind: type[NodeError], words: str
+) -> None:
+    with canned_peer(association_rejection(*code)) as port:
+        error = failure(port)
+    assert isinstance(error, kind)
+    assert words in str(error)
+
+
+@pytest.mark.parametrize("answer", [ABORT, b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
+def test_a_peer_that_does_not_speak_dicom_is_unavailable(answer: bytes) -> None:
+    with canned_peer(answer) as port:
+        error = failure(port, timeout_seconds=2)
+    assert isinstance(error, Transient)
+
+
+def test_a_peer_that_says_nothing_is_unavailable_within_the_timeout() -> None:
+    begun = time.monotonic()
+    with canned_peer(b"", close=False) as port:
+        error = failure(port, timeout_seconds=1)
+    assert isinstance(error, Transient)
+    assert time.monotonic() - begun < 10
+
+
+def test_storescp_that_aborts_within_the_store_is_unavailable(tmp_path: Path) -> None:
+    with running_storescp(tmp_path / "pacs", "-pm", "--abort-after") as port:
+        error = failure(port)
+    assert isinstance(error, Transient)
+    assert "did not answer the C-STORE" in str(error)
+
+
+def test_storescp_that_is_too_slow_is_unavailable(tmp_path: Path) -> None:
+    with running_storescp(tmp_path / "pacs", "-pm", "--sleep-during", "30") as port:
+        error = failure(port, timeout_seconds=1)
+    assert isinstance(error, Transient)
+
+
+def test_storescp_without_comprehensive_3d_sr_refuses_it_and_takes_others(tmp_path: Path) -> None:
+    """DCMTK 3.6.7 knows Comprehensive 3D SR only in promiscuous mode or by configuration."""
+    with running_storescp(tmp_path / "pacs", "-xf", str(_profile(tmp_path)), "Images") as port:
+        error = failure(port)
+    assert isinstance(error, Permanent)
+    assert error.fault is Fault.DESTINATION_REFUSED
+
+
+def _profile(folder: Path) -> Path:
+    path = folder / "storescp.cfg"
+    path.write_text(
+        "[[TransferSyntaxes]]\n[Plain]\nTransferSyntax1 = LittleEndianExplicit\n"
+        "[[PresentationContexts]]\n[Some]\n"
+        "PresentationContext1 = ComputedRadiographyImageStorage\\Plain\n"
+        "[[Profiles]]\n[Images]\nPresentationContexts = Some\n"
+    )
+    return path
+
+
+# --- exams
+
+
+def peer_at(port: int, ae_title: str = "ARCHIVE") -> Peer:
+    return Peer(host="127.0.0.1", port=port, ae_title=ae_title)
+
+
+def hand_files(folder: Path, count: int) -> list[Path]:
+    paths = [folder / f"hand-{number}.dcm" for number in range(count)]
+    return [write_file(path, hand_dataset(side_pixels=16)) for path in paths]
+
+
+def test_several_associations_send_every_file_once(archive: ArchivePeer, tmp_path: Path) -> None:
+    files = hand_files(tmp_path, 40)
+    results = list(
+        send_files(files, peer_at(archive.bound_port), calling_ae_title="TEST", associations=4)
+    )
+    assert sorted(result.path for result in results) == sorted(files)
+    assert {(result.status, result.error) for result in results} == {(0, "")}
+    assert all(result.seconds > 0 for result in results)
+    assert len(archive.arrived) == 40
+
+
+def test_bad_files_are_named_and_do_not_stop_the_others(
+    archive: ArchivePeer, tmp_path: Path
+) -> None:
+    [good] = hand_files(tmp_path, 1)
+    text, absent = tmp_path / "text.dcm", tmp_path / "absent.dcm"
+    text.write_text("no DICOM")
+    results = send_files([text, absent, good], peer_at(archive.bound_port), calling_ae_title="TEST")
+    by_path = {result.path: result for result in results}
+    assert "not a readable DICOM file" in by_path[text].error
+    assert "No such file" in by_path[absent].error
+    assert by_path[good].status == 0
+
+
+def test_a_failure_status_is_the_files_own_result(tmp_path: Path) -> None:
+    files = hand_files(tmp_path, 3)
+    bad = str(pydicom.dcmread(files[1]).SOPInstanceUID)
+    peer = ArchivePeer(tmp_path / "a", answer=lambda uid: 0xA900 if uid == bad else 0x0000)
+    peer.start()
+    results = list(send_files(files, peer_at(peer.bound_port), calling_ae_title="TEST"))
+    peer.stop()
+    assert [result.status for result in results] == [0, StoreStatus.MISMATCH, 0]
+
+
+def test_more_than_128_contexts_go_over_several_associations(
+    archive: ArchivePeer, tmp_path: Path
+) -> None:
+    files = [
+        write_file(tmp_path / f"{n}.dcm", hand_dataset(side_pixels=16, SOPClassUID=f"1.2.3.{n}"))
+        for n in range(140)
+    ]
+    [known] = hand_files(tmp_path, 1)
+    results = list(
+        send_files([*files, known], peer_at(archive.bound_port), calling_ae_title="TEST")
+    )
+    assert len(results) == 141
+    refused = [result for result in results if result.path != known]
+    assert all("accept" in result.error for result in refused)
+    assert [result.status for result in results if result.path == known] == [0]
+
+
+def test_a_class_that_the_peer_does_not_accept_is_named(
+    archive: ArchivePeer, tmp_path: Path
+) -> None:
+    [good] = hand_files(tmp_path, 1)
+    private = write_file(tmp_path / "private.dcm", hand_dataset(SOPClassUID="1.2.3.4"))
+    results = send_files([private, good], peer_at(archive.bound_port), calling_ae_title="TEST")
+    assert [(result.status, bool(result.error)) for result in results] == [(None, True), (0, False)]
+
+
+def test_every_file_of_a_peer_that_is_down_has_the_cause(tmp_path: Path) -> None:
+    files = hand_files(tmp_path, 3)
+    results = list(send_files(files, peer_at(free_port()), calling_ae_title="TEST", associations=2))
+    assert len(results) == 3
+    assert all("Connection refused" in result.error for result in results)
+
+
+def test_a_caller_that_stops_listening_stops_the_sending(
+    archive: ArchivePeer, tmp_path: Path
+) -> None:
+    results = send_files(
+        hand_files(tmp_path, 200), peer_at(archive.bound_port), calling_ae_title="TEST"
+    )
+    assert next(results).status == 0
+    results.close()  # type: ignore[attr-defined]  # a generator; the interface says less
+    wait_until(lambda: not [t for t in threading.enumerate() if t.name.startswith("sender-")])
+    assert len(archive.arrived) < 200
+
+
+# --- echo
+
+
+def steps_to(port: int, ae_title: str = "ARCHIVE", host: str = "127.0.0.1") -> list[Step]:
+    peer = Peer(host=host, port=port, ae_title=ae_title)
+    return list(diagnose(peer, calling_ae_title="BONEAGE", timeout_seconds=2))
+
+
+def test_a_good_destination_passes_every_step(archive: ArchivePeer) -> None:
+    steps = steps_to(archive.bound_port)
+    assert [step.name for step in steps] == list(StepName)
+    assert all(step.ok and step.hint is Hint.NONE for step in steps)
+    assert "Comprehensive 3D SR Storage: yes" in steps[-1].detail
+
+
+def test_storescp_for_images_only_cannot_take_reports(tmp_path: Path) -> None:
+    with running_storescp(tmp_path / "pacs", "-xf", str(_profile(tmp_path)), "Images") as port:
+        last = steps_to(port)[-1]
+    assert (last.name, last.ok, last.hint) == (StepName.CONTEXTS, False, Hint.NO_REPORT_CLASS)
+
+
+def test_an_unknown_host_name_is_said_so() -> None:
+    [step] = steps_to(104, host="pacs.invalid")
+    assert (step.name, step.ok, step.hint) == (StepName.NAME, False, Hint.CHECK_HOST_NAME)
+
+
+def test_a_closed_port_is_said_so() -> None:
+    step = steps_to(free_port())[-1]
+    assert (step.name, step.ok, step.hint) == (StepName.TCP, False, Hint.CHECK_PORT)
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        ((1, 1, 3), Hint.CHECK_CALLING_AE_TITLE),
+        ((1, 1, 7), Hint.CHECK_CALLED_AE_TITLE),
+        ((2, 3, 2), Hint.TRY_LATER),
+        ((1, 1, 1), Hint.ASK_PEER),
+    ],
+)
+def test_a_rejection_is_explained(code: tuple[int, int, int], hint: Hint) -> None:
+    with canned_peer(association_rejection(*code)) as port:
+        step = steps_to(port)[-1]
+    assert (step.name, step.ok, step.hint) == (StepName.ASSOCIATION, False, hint)
+
+
+@pytest.mark.parametrize("answer", [ABORT, b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
+def test_something_that_is_no_dicom_peer_is_said_so(answer: bytes) -> None:
+    with canned_peer(answer) as port:
+        step = steps_to(port)[-1]
+    assert (step.name, step.ok, step.hint) == (StepName.ASSOCIATION, False, Hint.NOT_DICOM)
+
+
+def test_every_hint_is_said_in_both_languages() -> None:
+    assert set(HINTS) == set(Hint)
+    assert all(set(texts) == {"en", "pt-BR"} for texts in HINTS.values())
+
+
+# --- the archive peer itself
+
+
+def test_the_archive_waits_for_what_it_is_told(archive: ArchivePeer, tmp_path: Path) -> None:
+    assert not archive.wait_for(1, timeout_seconds=0.05)
+    [path] = hand_files(tmp_path, 1)
+    list(send_files([path], peer_at(archive.bound_port), calling_ae_title="TEST"))
+    assert archive.wait_for(1, timeout_seconds=10)
+    [uid] = archive.arrived
+    assert data_set_bytes(archive.path(uid)) == data_set_bytes(path)
+    assert pydicom.dcmread(archive.path(uid)).SOPClassUID == ComputedRadiographyImageStorage
