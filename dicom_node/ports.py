@@ -42,7 +42,8 @@ class Spool(Protocol):
 
         ``partial`` lies in the spool's own incoming folder and is consumed. The hash is taken over
         the data set without preamble and file meta information. Raises ``Transient``
-        (STORAGE_UNAVAILABLE) when the disk fails.
+        (STORAGE_UNAVAILABLE) when the disk fails, ``Permanent`` (UNREADABLE_OBJECT) when it is no
+        DICOM file.
         """
 
     def path(self, content_sha256: str) -> Path:
@@ -154,10 +155,6 @@ class Ledger(Protocol):
 
     def fail(self, job: Job, decision: RetryAt | Park) -> None:
         """Queue the job again or park it."""
-
-    def release(self, job: Job) -> None:
-        """Give a lease back unused (drain): the job is due at once and the attempt does not count
-        as a crash."""
 
     def is_own_report(self, sop_instance_uid: str) -> bool:
         """Whether this node made the object."""

@@ -161,9 +161,6 @@ class InMemoryLedger:
             run_after = decision.run_after
             self._leave(job, JobEvent.RETRY_LATER, run_after=run_after, fault=fault, detail=detail)
 
-    def release(self, job: Job) -> None:
-        self._leave(job, JobEvent.RETRY_LATER)
-
     def is_own_report(self, sop_instance_uid: str) -> bool:
         made = [item for found in self._findings.values() for item in found.objects]
         return any(item.sop_instance_uid == sop_instance_uid for item in made)

@@ -1,0 +1,6 @@
+"""The local database of states and results: SQLite through SQLAlchemy Core."""
+
+from dicom_node.adapters.ledger.ledger import SqlLedger
+from dicom_node.adapters.ledger.queries import OperatorLedger
+
+__all__ = ["OperatorLedger", "SqlLedger"]

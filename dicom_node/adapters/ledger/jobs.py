@@ -1,0 +1,238 @@
+"""Steps of jobs inside an open transaction, and the journal's lines about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Column, ColumnElement, Connection, Row, Select, insert, select, text, update
+
+from dicom_node.adapters.ledger.schema import LEASED, QUEUED, jobs, journal
+from dicom_node.domain.errors import Fault, LeaseLost
+from dicom_node.domain.job import Job, JobEvent, JobState, Stage, next_state
+from dicom_node.domain.retry import MAX_CRASHES
+
+JOB_COLUMNS: tuple[Column[Any], ...] = (
+    jobs.c.job_id,
+    jobs.c.exam_id,
+    jobs.c.stage,
+    jobs.c.destination,
+    jobs.c.state,
+    jobs.c.attempt,
+    jobs.c.crashes,
+    jobs.c.created_at,
+    jobs.c.run_after,
+    jobs.c.fault,
+    jobs.c.detail,
+)
+_NO_LEASE = {"owner": None, "lease_expires_at": None}
+_STAGES = tuple(Stage)
+
+
+class JournalLine(StrEnum):
+    """What the journal can say about an exam."""
+
+    RECEIVED = "received"
+    CONFLICT_RECEIVED = "conflict_received"
+    CLAIMED = "claimed"
+    SCREENED = "screened"
+    IGNORED = "ignored"
+    NOT_ASSESSED = "not_assessed"
+    ASSESSED = "assessed"
+    REPORTED = "reported"
+    NOTHING_TO_DELIVER = "nothing_to_deliver"
+    ANSWERED = "answered"
+    DELIVERED = "delivered"
+    RETRY_LATER = "retry_later"
+    LEASE_EXPIRED = "lease_expired"
+    PARKED = "parked"
+    OPERATOR_RETRIED = "operator_retried"
+    OPERATOR_PARKED = "operator_parked"
+    OPERATOR_DISCARDED = "operator_discarded"
+
+
+def to_job(row: Row[*tuple[Any, ...]]) -> Job:
+    """A row of :data:`JOB_COLUMNS` as a value."""
+    return Job(**row._mapping)
+
+
+def enqueue(
+    connection: Connection,
+    exam_id: int,
+    stage: Stage,
+    *,
+    now: datetime,
+    destination: str = "",
+    fault: Fault | None = None,
+) -> None:
+    """A new job, due at once; with ``fault`` it starts parked."""
+    connection.execute(
+        insert(jobs).values(
+            exam_id=exam_id,
+            stage=stage,
+            destination=destination,
+            state=JobState.QUEUED if fault is None else JobState.PARKED,
+            attempt=0,
+            crashes=0,
+            created_at=now,
+            run_after=now,
+            fault=fault,
+            detail="",
+        )
+    )
+
+
+def end_expired_leases(connection: Connection, *, now: datetime) -> None:
+    """Take the leases that ran out."""
+    _end_leases(connection, jobs.c.lease_expires_at <= now, now=now)
+
+
+def end_leases_of(connection: Connection, owner: str, *, now: datetime) -> int:
+    """Take all leases of a worker that is dead; return their number."""
+    return _end_leases(connection, jobs.c.owner == owner, now=now)
+
+
+def _end_leases(connection: Connection, which: ColumnElement[bool], *, now: datetime) -> int:
+    """Queue the jobs again, or park them after :data:`MAX_CRASHES`."""
+    silent = connection.execute(select(*JOB_COLUMNS).where(text(LEASED), which)).all()
+    for job in map(to_job, silent):
+        crashes = job.crashes + 1
+        if crashes < MAX_CRASHES:
+            leave(connection, job, JobEvent.LEASE_EXPIRED, crashes=crashes, run_after=now)
+            note_job(connection, job, JournalLine.LEASE_EXPIRED, now=now, crashes=crashes)
+            continue
+        fault = Fault.CRASHED_REPEATEDLY
+        detail = f"{crashes} workers died or hung in this stage"
+        leave(connection, job, JobEvent.PARK, crashes=crashes, fault=fault, detail=detail)
+        note_job(connection, job, JournalLine.PARKED, now=now, fault=fault)
+    return len(silent)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """Who claims, from when until when."""
+
+    owner: str
+    now: datetime
+    expires_at: datetime
+
+
+def claim_due(
+    connection: Connection,
+    stages: Sequence[Stage],
+    lease: Lease,
+    *,
+    limit: int,
+    destination: str | None,
+) -> list[Job]:
+    """Lease due jobs, later stages first, then those that have been due longest."""
+    claimed: list[Job] = []
+    for stage in sorted(set(stages), key=_STAGES.index, reverse=True):
+        if len(claimed) < limit:
+            due = _due(stage, destination, now=lease.now).limit(limit - len(claimed))
+            claimed += _lease(connection, due, lease)
+    _note_claims(connection, claimed, lease)
+    return claimed
+
+
+def _due(stage: Stage, destination: str | None, *, now: datetime) -> Select[tuple[int]]:
+    due = (
+        select(jobs.c.job_id)
+        .where(text(QUEUED), jobs.c.stage == stage, jobs.c.run_after <= now)
+        .order_by(jobs.c.run_after, jobs.c.job_id)
+    )
+    return due if destination is None else due.where(jobs.c.destination == destination)
+
+
+def _lease(connection: Connection, due: Select[tuple[int]], lease: Lease) -> list[Job]:
+    taken = connection.execute(
+        update(jobs)
+        .where(jobs.c.job_id.in_(due))
+        .values(
+            state=next_state(JobState.QUEUED, JobEvent.CLAIM),
+            attempt=jobs.c.attempt + 1,
+            owner=lease.owner,
+            lease_expires_at=lease.expires_at,
+        )
+        .returning(*JOB_COLUMNS)
+    )
+    return sorted(map(to_job, taken), key=lambda job: (job.run_after, job.job_id))
+
+
+def leave(connection: Connection, job: Job, step: JobEvent, **values: object) -> None:
+    """End the lease that ``job`` stands for by ``step``. Raises ``LeaseLost`` when it is gone."""
+    left = connection.execute(
+        update(jobs)
+        .where(*_held(job))
+        .values(state=next_state(JobState.LEASED, step), **_NO_LEASE, **values)
+    )
+    if left.rowcount == 0:
+        raise LeaseLost(job.job_id)
+
+
+def check_lease(connection: Connection, job: Job) -> None:
+    """Raises ``LeaseLost`` when another attempt, or nobody, holds the job now."""
+    if connection.execute(select(jobs.c.job_id).where(*_held(job))).first() is None:
+        raise LeaseLost(job.job_id)
+
+
+def _held(job: Job) -> tuple[ColumnElement[bool], ...]:
+    return (
+        jobs.c.job_id == job.job_id,
+        jobs.c.attempt == job.attempt,
+        jobs.c.state == JobState.LEASED,
+    )
+
+
+def operate(connection: Connection, job: Job, step: JobEvent, **values: object) -> None:
+    """An operator's step, from whatever state the job is in; a lease ends with it.
+
+    Raises ``ForbiddenTransition``.
+    """
+    connection.execute(
+        update(jobs)
+        .where(jobs.c.job_id == job.job_id)
+        .values(state=next_state(job.state, step), **_NO_LEASE, **values)
+    )
+
+
+def note(
+    connection: Connection, exam_id: int, line: JournalLine, *, now: datetime, **facts: object
+) -> None:
+    """Add a line to the exam's journal. ``facts`` are identifiers and codes, never patient data."""
+    connection.execute(
+        insert(journal).values(exam_id=exam_id, at=now, event=line, detail=_facts(facts))
+    )
+
+
+def note_job(
+    connection: Connection, job: Job, line: JournalLine, *, now: datetime, **facts: object
+) -> None:
+    """Add a line about a job: its stage, attempt and destination first."""
+    note(connection, job.exam_id, line, now=now, **_job_facts(job), **facts)
+
+
+def _note_claims(connection: Connection, claimed: Iterable[Job], lease: Lease) -> None:
+    lines = [
+        {
+            "exam_id": job.exam_id,
+            "at": lease.now,
+            "event": JournalLine.CLAIMED,
+            "detail": _facts({**_job_facts(job), "owner": lease.owner}),
+        }
+        for job in claimed
+    ]
+    if lines:
+        connection.execute(insert(journal), lines)
+
+
+def _job_facts(job: Job) -> dict[str, object]:
+    facts: dict[str, object] = {"job": job.job_id, "stage": job.stage, "attempt": job.attempt}
+    return {**facts, "destination": job.destination} if job.destination else facts
+
+
+def _facts(facts: Mapping[str, object]) -> str:
+    return " ".join(f"{name}={value}" for name, value in facts.items())

@@ -1,0 +1,281 @@
+"""The ledger of the stages: every method is one transaction.
+
+It is on stable storage when the method returns, but for claims and for the answers of destinations:
+a power cut may undo these, and the same job is run again. Killed processes undo nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import Connection, insert, select, text, update
+from sqlalchemy.dialects import sqlite
+
+from dicom_node.adapters.ledger import jobs as steps
+from dicom_node.adapters.ledger import rows
+from dicom_node.adapters.ledger.database import Database
+from dicom_node.adapters.ledger.jobs import JournalLine
+from dicom_node.adapters.ledger.schema import (
+    QUEUED,
+    deliveries,
+    exams,
+    instances,
+    jobs,
+    predictions,
+    reports,
+)
+from dicom_node.domain.assessment import Prediction
+from dicom_node.domain.delivery import Delivery, ReportObject, Verdict
+from dicom_node.domain.eligibility import Reason
+from dicom_node.domain.errors import Fault
+from dicom_node.domain.exam import Exam, Instance, Outcome, Receipt
+from dicom_node.domain.job import Job, JobEvent, Stage
+from dicom_node.domain.retry import Park, RetryAt
+from dicom_node.ports import Clock, Eligibility
+
+
+class SqlLedger:
+    """The port ``Ledger`` on a migrated SQLite file; see there for what each method promises.
+
+    Threads of one process share it. Every process opens its own: never carry it over a fork.
+    """
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._database = Database(path)
+        self._clock = clock
+
+    def close(self) -> None:
+        """Close the file; the ledger is not used after that."""
+        self._database.close()
+
+    def record_instance(self, instance: Instance) -> tuple[int, Receipt]:
+        """Enter a kept instance, its exam and job(SCREEN); return the exam's id and what it was."""
+        now = self._clock.now()
+        with self._database.write() as connection:
+            known = rows.exams_by_content(connection, instance.sop_instance_uid)
+            if instance.content_sha256 in known:
+                return known[instance.content_sha256], Receipt.DUPLICATE
+            exam_id = _enter(connection, instance)
+            if not known:
+                steps.enqueue(connection, exam_id, Stage.SCREEN, now=now)
+                steps.note(connection, exam_id, JournalLine.RECEIVED, now=now)
+                return exam_id, Receipt.NEW
+            fault = Fault.CONFLICTING_CONTENT
+            steps.enqueue(connection, exam_id, Stage.SCREEN, now=now, fault=fault)
+            others = ",".join(str(other) for other in sorted(known.values()))
+            steps.note(
+                connection, exam_id, JournalLine.CONFLICT_RECEIVED, now=now, with_exam=others
+            )
+            return exam_id, Receipt.CONFLICT
+
+    def claim(
+        self,
+        stages: Sequence[Stage],
+        *,
+        owner: str,
+        lease_seconds: float,
+        limit: int = 1,
+        destination: str | None = None,
+    ) -> list[Job]:
+        """Lease due jobs: later stages first, then those that have been due longest."""
+        now = self._clock.now()
+        expires_at = now + timedelta(seconds=lease_seconds)
+        lease = steps.Lease(owner=owner, now=now, expires_at=expires_at)
+        with self._database.write(durable=False) as connection:
+            steps.end_expired_leases(connection, now=now)
+            return steps.claim_due(connection, stages, lease, limit=limit, destination=destination)
+
+    def expire_leases(self, owner: str) -> int:
+        """End the leases of a process that died, as if they had run out; return their number."""
+        with self._database.write() as connection:
+            return steps.end_leases_of(connection, owner, now=self._clock.now())
+
+    def open_destinations(self) -> frozenset[str]:
+        """Destinations that queued DELIVER jobs name."""
+        named = (
+            select(jobs.c.destination).where(text(QUEUED), jobs.c.stage == Stage.DELIVER).distinct()
+        )
+        with self._database.read() as connection:
+            return frozenset(connection.execute(named).scalars())
+
+    def exam(self, exam_id: int) -> Exam:
+        """One exam. Raises ``KeyError`` when there is none."""
+        with self._database.read() as connection:
+            return rows.exam(connection, exam_id)
+
+    def eligibility(self, exam_id: int) -> Eligibility | None:
+        """What screening found, None when the exam was not eligible."""
+        with self._database.read() as connection:
+            return rows.eligibility(connection, exam_id)
+
+    def prediction(self, exam_id: int) -> Prediction | None:
+        """The stored prediction, None before or without one."""
+        with self._database.read() as connection:
+            return rows.prediction(connection, exam_id)
+
+    def complete_screen(self, job: Job, eligibility: Eligibility) -> None:
+        """Eligible: store it and queue job(INFER)."""
+        with self._complete(job, JournalLine.SCREENED) as (connection, now):
+            _change_exam(
+                connection,
+                job,
+                study_instance_uid=eligibility.study_instance_uid,
+                sex=eligibility.sex,
+                laterality=eligibility.laterality,
+                view_position=eligibility.view_position,
+                chronological_age_months=eligibility.chronological_age_months,
+                notes=list(eligibility.notes),
+            )
+            steps.enqueue(connection, job.exam_id, Stage.INFER, now=now)
+
+    def complete_ignored(self, job: Job, reason: Reason, *, study_instance_uid: str) -> None:
+        """Not ours: the exam ends as IGNORED."""
+        with self._complete(job, JournalLine.IGNORED, reason=reason) as (connection, _):
+            _change_exam(
+                connection,
+                job,
+                outcome=Outcome.IGNORED,
+                reason=reason,
+                study_instance_uid=study_instance_uid,
+            )
+
+    def complete_not_assessed(
+        self, job: Job, reason: Reason, *, study_instance_uid: str, report: bool
+    ) -> None:
+        """The exam ends as NOT_ASSESSED; with ``report``, job(REPORT) is queued."""
+        with self._complete(job, JournalLine.NOT_ASSESSED, reason=reason) as (connection, now):
+            _change_exam(
+                connection,
+                job,
+                outcome=Outcome.NOT_ASSESSED,
+                reason=reason,
+                study_instance_uid=study_instance_uid,
+            )
+            if report:
+                steps.enqueue(connection, job.exam_id, Stage.REPORT, now=now)
+
+    def complete_infer(self, job: Job, prediction: Prediction) -> None:
+        """Store the prediction, set the outcome ASSESSED and queue job(REPORT)."""
+        model = f"{prediction.model.name}@{prediction.model.version}"
+        with self._complete(job, JournalLine.ASSESSED, model=model) as (connection, now):
+            values = rows.prediction_values(prediction)
+            connection.execute(insert(predictions).values(exam_id=job.exam_id, **values))
+            _change_exam(connection, job, outcome=Outcome.ASSESSED)
+            steps.enqueue(connection, job.exam_id, Stage.REPORT, now=now)
+
+    def complete_report(
+        self, job: Job, objects: Sequence[ReportObject], destinations: Sequence[str]
+    ) -> None:
+        """Store the encoded objects and queue one job(DELIVER) per destination.
+
+        Without destinations the exam is done.
+        """
+        with self._complete(job, JournalLine.REPORTED, objects=len(objects)) as (connection, now):
+            lines = [{"exam_id": job.exam_id, **rows.report_values(made)} for made in objects]
+            connection.execute(insert(reports), lines)
+            for destination in dict.fromkeys(destinations):
+                steps.enqueue(
+                    connection, job.exam_id, Stage.DELIVER, now=now, destination=destination
+                )
+            if not destinations:
+                steps.note(connection, job.exam_id, JournalLine.NOTHING_TO_DELIVER, now=now)
+
+    def report_objects(self, exam_id: int) -> tuple[ReportObject, ...]:
+        """The encoded objects of an exam's report, in the order in which they were stored."""
+        with self._database.read() as connection:
+            return rows.report_objects(connection, exam_id)
+
+    def record_delivery(self, job: Job, delivery: Delivery) -> None:
+        """Store a destination's answer for one object; what is stored there stays stored."""
+        now = self._clock.now()
+        with self._database.write(durable=False) as connection:
+            steps.check_lease(connection, job)
+            _upsert_delivery(connection, delivery, now=now)
+            steps.note_job(
+                connection,
+                job,
+                JournalLine.ANSWERED,
+                now=now,
+                object=delivery.sop_instance_uid,
+                status=f"0x{delivery.status:04X}",
+                verdict=delivery.verdict,
+            )
+
+    def delivered(self, exam_id: int, destination: str) -> frozenset[str]:
+        """SOP Instance UIDs of the exam's objects that this destination has stored."""
+        stored = (
+            select(deliveries.c.sop_instance_uid)
+            .join(reports, reports.c.sop_instance_uid == deliveries.c.sop_instance_uid)
+            .where(
+                reports.c.exam_id == exam_id,
+                deliveries.c.destination == destination,
+                deliveries.c.verdict == Verdict.STORED,
+            )
+        )
+        with self._database.read() as connection:
+            return frozenset(connection.execute(stored).scalars())
+
+    def complete_deliver(self, job: Job) -> None:
+        """All objects are stored at the destination."""
+        with self._complete(job, JournalLine.DELIVERED):
+            pass
+
+    def fail(self, job: Job, decision: RetryAt | Park) -> None:
+        """Queue the job again or park it."""
+        now = self._clock.now()
+        why = {"fault": decision.fault, "detail": decision.detail}
+        with self._database.write() as connection:
+            if isinstance(decision, Park):
+                steps.leave(connection, job, JobEvent.PARK, **why)
+                line = JournalLine.PARKED
+            else:
+                run_after = decision.run_after
+                steps.leave(connection, job, JobEvent.RETRY_LATER, run_after=run_after, **why)
+                line = JournalLine.RETRY_LATER
+            steps.note_job(connection, job, line, now=now, fault=decision.fault)
+
+    def is_own_report(self, sop_instance_uid: str) -> bool:
+        """Whether this node made the object."""
+        own = select(reports.c.report_id).where(reports.c.sop_instance_uid == sop_instance_uid)
+        with self._database.read() as connection:
+            return connection.execute(own).first() is not None
+
+    @contextmanager
+    def _complete(
+        self, job: Job, line: JournalLine, **facts: object
+    ) -> Iterator[tuple[Connection, datetime]]:
+        now = self._clock.now()
+        with self._database.write() as connection:
+            steps.leave(connection, job, JobEvent.COMPLETE, fault=None, detail="")
+            steps.note_job(connection, job, line, now=now, **facts)
+            yield connection, now
+
+
+def _enter(connection: Connection, instance: Instance) -> int:
+    arrived = insert(instances).values(rows.instance_values(instance))
+    instance_id = connection.execute(arrived.returning(instances.c.instance_id)).scalar_one()
+    made = insert(exams).values(instance_id=instance_id, outcome=Outcome.PENDING)
+    exam_id: int = connection.execute(made.returning(exams.c.exam_id)).scalar_one()
+    return exam_id
+
+
+def _change_exam(connection: Connection, job: Job, **values: object) -> None:
+    connection.execute(update(exams).where(exams.c.exam_id == job.exam_id).values(**values))
+
+
+def _upsert_delivery(connection: Connection, delivery: Delivery, *, now: datetime) -> None:
+    answer = {"status": delivery.status, "verdict": delivery.verdict, "answered_at": now}
+    connection.execute(
+        sqlite.insert(deliveries)
+        .values(
+            sop_instance_uid=delivery.sop_instance_uid, destination=delivery.destination, **answer
+        )
+        .on_conflict_do_update(
+            index_elements=["sop_instance_uid", "destination"],
+            set_=answer,
+            where=deliveries.c.verdict != Verdict.STORED,
+        )
+    )

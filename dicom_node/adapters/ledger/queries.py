@@ -1,0 +1,289 @@
+"""What an operator asks and does: exams, queues, and the fate of single jobs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy import Connection, func, select, text
+
+from dicom_node.adapters.ledger import jobs as steps
+from dicom_node.adapters.ledger import rows
+from dicom_node.adapters.ledger.database import Database
+from dicom_node.adapters.ledger.jobs import JOB_COLUMNS, JournalLine, to_job
+from dicom_node.adapters.ledger.schema import (
+    OPEN,
+    deliveries,
+    exams,
+    instances,
+    jobs,
+    journal,
+    reports,
+)
+from dicom_node.domain.assessment import Prediction
+from dicom_node.domain.delivery import ReportKind, Verdict
+from dicom_node.domain.errors import Fault
+from dicom_node.domain.exam import Exam, Outcome
+from dicom_node.domain.job import ForbiddenTransition, Job, JobEvent, JobState, Stage
+from dicom_node.ports import Clock, Eligibility, JournalEntry
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExamSummary:
+    """One exam in a list; no patient data."""
+
+    exam_id: int
+    received_at: datetime
+    institution_id: str
+    calling_ae_title: str
+    outcome: Outcome
+    reason: str | None
+    open_jobs: tuple[Job, ...]
+    """What is still to be done, or waits for a person."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredReport:
+    """One report object without its bytes."""
+
+    kind: ReportKind
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeliveryAnswer:
+    """A destination's last answer for one report object."""
+
+    sop_instance_uid: str
+    destination: str
+    status: int
+    """Status of the C-STORE response (0000,0900)."""
+    verdict: Verdict
+    answered_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExamDetails:
+    """Everything that the ledger knows about one exam."""
+
+    exam: Exam
+    eligibility: Eligibility | None
+    prediction: Prediction | None
+    reports: tuple[StoredReport, ...]
+    deliveries: tuple[DeliveryAnswer, ...]
+    jobs: tuple[Job, ...]
+    journal: tuple[JournalEntry, ...]
+
+
+class OperatorLedger:
+    """The operator's side of a migrated ledger file.
+
+    Raises ``Transient`` (STORAGE_UNAVAILABLE) when the database cannot be read or cannot commit.
+    """
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._database = Database(path)
+        self._clock = clock
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def exams(self, *, limit: int, outcome: Outcome | None = None) -> list[ExamSummary]:
+        """The last exams, newest first."""
+        wanted = (
+            select(exams, instances)
+            .join(instances, instances.c.instance_id == exams.c.instance_id)
+            .order_by(exams.c.exam_id.desc())
+            .limit(limit)
+        )
+        if outcome is not None:
+            wanted = wanted.where(exams.c.outcome == outcome)
+        with self._database.read() as connection:
+            return [
+                ExamSummary(
+                    exam_id=row.exam_id,
+                    received_at=row.received_at,
+                    institution_id=row.institution_id,
+                    calling_ae_title=row.calling_ae_title,
+                    outcome=row.outcome,
+                    reason=row.reason,
+                    open_jobs=_jobs(connection, exam_id=row.exam_id, only_open=True),
+                )
+                for row in connection.execute(wanted).all()
+            ]
+
+    def exam_ids(self, sop_instance_uid: str) -> list[int]:
+        """The exams of an instance, oldest first; more than one when its content changed."""
+        wanted = (
+            select(exams.c.exam_id)
+            .join(instances, instances.c.instance_id == exams.c.instance_id)
+            .where(instances.c.sop_instance_uid == sop_instance_uid)
+            .order_by(exams.c.exam_id)
+        )
+        with self._database.read() as connection:
+            return list(connection.execute(wanted).scalars())
+
+    def exam_details(self, exam_id: int) -> ExamDetails:
+        """One exam's whole journey. Raises ``KeyError`` when there is no such exam."""
+        with self._database.read() as connection:
+            return ExamDetails(
+                exam=rows.exam(connection, exam_id),
+                eligibility=rows.eligibility(connection, exam_id),
+                prediction=rows.prediction(connection, exam_id),
+                reports=_reports(connection, exam_id),
+                deliveries=_deliveries(connection, exam_id),
+                jobs=_jobs(connection, exam_id=exam_id),
+                journal=_journal(connection, exam_id),
+            )
+
+    def jobs(self, *, limit: int, state: JobState | None = None) -> list[Job]:
+        """The last jobs, newest first."""
+        wanted = select(*JOB_COLUMNS).order_by(jobs.c.job_id.desc()).limit(limit)
+        if state is not None:
+            wanted = wanted.where(jobs.c.state == state)
+        with self._database.read() as connection:
+            return [to_job(row) for row in connection.execute(wanted)]
+
+    def queue_depths(self) -> dict[tuple[Stage, JobState], int]:
+        """Number of open jobs (queued, leased, parked); a pair that is missing has none."""
+        counted = (
+            select(jobs.c.stage, jobs.c.state, func.count().label("jobs"))
+            .where(text(OPEN))
+            .group_by(jobs.c.stage, jobs.c.state)
+        )
+        with self._database.read() as connection:
+            return {(row.stage, row.state): row.jobs for row in connection.execute(counted)}
+
+    def oldest_job_seconds(self) -> dict[Stage, float]:
+        """Age in seconds of each stage's oldest job that waits or runs; retries do not make it
+        younger. Parked jobs wait for a person and do not count."""
+        oldest = (
+            select(jobs.c.stage, func.min(jobs.c.created_at).label("created_at"))
+            .where(text(OPEN), jobs.c.state != JobState.PARKED)
+            .group_by(jobs.c.stage)
+        )
+        now = self._clock.now()
+        with self._database.read() as connection:
+            return {
+                row.stage: (now - row.created_at).total_seconds()
+                for row in connection.execute(oldest)
+            }
+
+    def outcome_counts(self) -> dict[tuple[Outcome, str | None], int]:
+        """Number of exams by outcome and reason."""
+        counted = select(exams.c.outcome, exams.c.reason, func.count().label("exams")).group_by(
+            exams.c.outcome, exams.c.reason
+        )
+        with self._database.read() as connection:
+            return {(row.outcome, row.reason): row.exams for row in connection.execute(counted)}
+
+    def known_contents(self) -> frozenset[str]:
+        """Content hashes of all instances; an object in the spool without one is an orphan."""
+        with self._database.read() as connection:
+            return frozenset(connection.execute(select(instances.c.content_sha256)).scalars())
+
+    def retry_job(self, job_id: int) -> None:
+        """Queue a parked job at once; its age and its crashes count from now.
+
+        Raises ``KeyError`` for an unknown job and ``ForbiddenTransition`` for one not parked.
+        """
+        now = self._clock.now()
+        self._operate(
+            job_id,
+            JobEvent.RETRY,
+            JournalLine.OPERATOR_RETRIED,
+            now=now,
+            created_at=now,
+            run_after=now,
+            crashes=0,
+            fault=None,
+            detail="",
+        )
+
+    def park_job(self, job_id: int, reason: str) -> None:
+        """Stop a queued or leased job until a person retries it; ``reason`` becomes its detail.
+
+        Raises ``KeyError`` for an unknown job and ``ForbiddenTransition`` for one that ended.
+        """
+        self._operate(
+            job_id,
+            JobEvent.PARK,
+            JournalLine.OPERATOR_PARKED,
+            now=self._clock.now(),
+            fault=Fault.OPERATOR,
+            detail=reason,
+        )
+
+    def discard_job(self, job_id: int, reason: str) -> None:
+        """Give a queued or parked job up for good; ``reason`` becomes its detail.
+
+        Raises ``KeyError`` for an unknown job and ``ForbiddenTransition`` for one that is leased
+        (park it first) or ended.
+        """
+        self._operate(
+            job_id,
+            JobEvent.DISCARD,
+            JournalLine.OPERATOR_DISCARDED,
+            now=self._clock.now(),
+            detail=reason,
+        )
+
+    def _operate(
+        self, job_id: int, step: JobEvent, line: JournalLine, *, now: datetime, **values: object
+    ) -> None:
+        with self._database.write() as connection:
+            row = connection.execute(select(*JOB_COLUMNS).where(jobs.c.job_id == job_id)).first()
+            if row is None:
+                raise KeyError(job_id)
+            job = to_job(row)
+            try:
+                steps.operate(connection, job, step, **values)
+            except ForbiddenTransition as error:
+                raise ForbiddenTransition(f"job {job_id}: {error}") from None
+            steps.note_job(connection, job, line, now=now)
+
+
+def _jobs(connection: Connection, *, exam_id: int, only_open: bool = False) -> tuple[Job, ...]:
+    wanted = select(*JOB_COLUMNS).where(jobs.c.exam_id == exam_id).order_by(jobs.c.job_id)
+    if only_open:
+        wanted = wanted.where(text(OPEN))
+    return tuple(to_job(row) for row in connection.execute(wanted))
+
+
+def _reports(connection: Connection, exam_id: int) -> tuple[StoredReport, ...]:
+    wanted = (
+        select(
+            reports.c.kind,
+            reports.c.sop_class_uid,
+            reports.c.sop_instance_uid,
+            reports.c.series_instance_uid,
+            func.length(reports.c.encoded).label("size_bytes"),
+        )
+        .where(reports.c.exam_id == exam_id)
+        .order_by(reports.c.report_id)
+    )
+    return tuple(StoredReport(**row._mapping) for row in connection.execute(wanted))
+
+
+def _deliveries(connection: Connection, exam_id: int) -> tuple[DeliveryAnswer, ...]:
+    wanted = (
+        select(deliveries)
+        .join(reports, reports.c.sop_instance_uid == deliveries.c.sop_instance_uid)
+        .where(reports.c.exam_id == exam_id)
+        .order_by(deliveries.c.destination, reports.c.report_id)
+    )
+    return tuple(DeliveryAnswer(**row._mapping) for row in connection.execute(wanted))
+
+
+def _journal(connection: Connection, exam_id: int) -> tuple[JournalEntry, ...]:
+    wanted = (
+        select(journal.c.at, journal.c.event, journal.c.detail)
+        .where(journal.c.exam_id == exam_id)
+        .order_by(journal.c.entry_id)
+    )
+    return tuple(JournalEntry(**row._mapping) for row in connection.execute(wanted))

@@ -1,0 +1,123 @@
+"""Between rows and the domain's values, inside an open transaction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Row, select
+
+from dicom_node.adapters.ledger.schema import exams, instances, predictions, reports
+from dicom_node.domain.assessment import HandBox, ModelIdentity, Prediction
+from dicom_node.domain.delivery import ReportObject
+from dicom_node.domain.eligibility import Note
+from dicom_node.domain.exam import Exam, Instance
+from dicom_node.ports import Eligibility
+
+_INSTANCE_COLUMNS = tuple(column for column in instances.c if column.name != "instance_id")
+_REPORT_COLUMNS = (
+    reports.c.kind,
+    reports.c.sop_class_uid,
+    reports.c.sop_instance_uid,
+    reports.c.series_instance_uid,
+    reports.c.encoded,
+)
+
+
+def instance_values(instance: Instance) -> dict[str, object]:
+    """An instance as columns."""
+    return {column.name: getattr(instance, column.name) for column in _INSTANCE_COLUMNS}
+
+
+def exams_by_content(connection: Connection, sop_instance_uid: str) -> dict[str, int]:
+    """Content hash to exam id, of every instance that arrived under this UID."""
+    known = (
+        select(instances.c.content_sha256, exams.c.exam_id)
+        .join(exams, exams.c.instance_id == instances.c.instance_id)
+        .where(instances.c.sop_instance_uid == sop_instance_uid)
+    )
+    return {row.content_sha256: row.exam_id for row in connection.execute(known)}
+
+
+def exam(connection: Connection, exam_id: int) -> Exam:
+    """One exam with its instance. Raises ``KeyError`` when there is none."""
+    wanted = (
+        select(exams, *_INSTANCE_COLUMNS)
+        .join(instances, instances.c.instance_id == exams.c.instance_id)
+        .where(exams.c.exam_id == exam_id)
+    )
+    row = connection.execute(wanted).first()
+    if row is None:
+        raise KeyError(exam_id)
+    return Exam(
+        exam_id=row.exam_id,
+        instance=Instance(
+            **{column.name: row._mapping[column.name] for column in _INSTANCE_COLUMNS}
+        ),
+        study_instance_uid=row.study_instance_uid,
+        outcome=row.outcome,
+        reason=row.reason,
+        notes=tuple(row.notes),
+    )
+
+
+def eligibility(connection: Connection, exam_id: int) -> Eligibility | None:
+    """What screening found; None before it or when it found none."""
+    wanted = select(exams).where(exams.c.exam_id == exam_id, exams.c.sex.is_not(None))
+    row = connection.execute(wanted).first()
+    if row is None:
+        return None
+    return Eligibility(
+        study_instance_uid=row.study_instance_uid,
+        sex=row.sex,
+        laterality=row.laterality,
+        view_position=row.view_position,
+        chronological_age_months=row.chronological_age_months,
+        notes=tuple(Note(note) for note in row.notes),
+    )
+
+
+def prediction_values(prediction: Prediction) -> dict[str, object]:
+    """A prediction as columns."""
+    return {
+        "bone_age_months": prediction.bone_age_months,
+        "sd_months": prediction.sd_months,
+        "hand_left": prediction.hand_box.left,
+        "hand_top": prediction.hand_box.top,
+        "hand_right": prediction.hand_box.right,
+        "hand_bottom": prediction.hand_box.bottom,
+        "model_name": prediction.model.name,
+        "model_version": prediction.model.version,
+        "model_sha256": prediction.model.sha256,
+    }
+
+
+def prediction(connection: Connection, exam_id: int) -> Prediction | None:
+    """The stored prediction, None without one."""
+    row = connection.execute(select(predictions).where(predictions.c.exam_id == exam_id)).first()
+    return None if row is None else _prediction(row)
+
+
+def _prediction(row: Row[*tuple[Any, ...]]) -> Prediction:
+    return Prediction(
+        bone_age_months=row.bone_age_months,
+        sd_months=row.sd_months,
+        hand_box=HandBox(
+            left=row.hand_left, top=row.hand_top, right=row.hand_right, bottom=row.hand_bottom
+        ),
+        model=ModelIdentity(
+            name=row.model_name, version=row.model_version, sha256=row.model_sha256
+        ),
+    )
+
+
+def report_values(made: ReportObject) -> dict[str, object]:
+    """A report object as columns."""
+    return {column.name: getattr(made, column.name) for column in _REPORT_COLUMNS}
+
+
+def report_objects(connection: Connection, exam_id: int) -> tuple[ReportObject, ...]:
+    """The objects of one exam, in the order in which they were stored."""
+    stored = (
+        select(*_REPORT_COLUMNS).where(reports.c.exam_id == exam_id).order_by(reports.c.report_id)
+    )
+    return tuple(ReportObject(**row._mapping) for row in connection.execute(stored))

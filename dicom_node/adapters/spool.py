@@ -1,0 +1,151 @@
+"""Received objects on disk: synced before anybody is told that they are safe.
+
+Layout: ``incoming/`` holds files that are still being received, ``objects/aa/<sha256>.dcm`` what
+is kept. All shard folders are made at start, so that keeping an object syncs one file and one
+folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import BufferedReader
+from pathlib import Path
+
+from dicom_node.domain.errors import Fault, Permanent, Transient
+from dicom_node.ports import KeptObject
+
+_PREAMBLE_BYTES = 128
+_GROUP_LENGTH_TAG = bytes.fromhex("0200 0000") + b"UL" + (4).to_bytes(2, "little")
+"""(0002,0000), VR UL, 4 bytes, Explicit VR Little Endian (PS3.10 7.1)."""
+
+
+class DiskSpool:
+    """The spool below ``root``, which must lie on one file system.
+
+    Raises ``Transient`` (STORAGE_UNAVAILABLE) when the folders cannot be made durable.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.incoming = root / "incoming"
+        """Where receivers write; every file here belongs to one association."""
+        self._objects = root / "objects"
+        with _storage_errors():
+            _make_durable_folders(root, self.incoming, self._objects)
+
+    def keep(self, partial: Path) -> KeptObject:
+        """Make a received DICOM file durable: fsync, rename, fsync of the folder.
+
+        ``partial`` lies in :attr:`incoming` and is consumed, also when this fails. Content that is
+        kept already is replaced by its equal, which heals a damaged copy. Raises ``Transient``
+        (STORAGE_UNAVAILABLE) when the disk fails and ``Permanent`` (UNREADABLE_OBJECT) when the
+        file meta information has no group length (PS3.10 7.1).
+        """
+        try:
+            with _storage_errors():
+                return self._keep(partial)
+        except (Transient, Permanent):
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
+
+    def _keep(self, partial: Path) -> KeptObject:
+        with partial.open("rb") as file:
+            content_sha256 = _content_sha256(file)
+            os.fchmod(file.fileno(), 0o600)
+            os.fsync(file.fileno())
+            size_bytes = os.fstat(file.fileno()).st_size
+        kept = self._object_path(content_sha256)
+        partial.replace(kept)
+        _sync_folder(kept.parent)
+        return KeptObject(content_sha256=content_sha256, size_bytes=size_bytes)
+
+    def path(self, content_sha256: str) -> Path:
+        """Path of a kept DICOM file (PS3.10). Raises ``Permanent`` (CORRUPT_SPOOL) when it is
+        missing."""
+        path = self._object_path(content_sha256)
+        if not path.is_file():
+            raise Permanent(
+                Fault.CORRUPT_SPOOL,
+                f"object {content_sha256} is missing from the spool: have it sent again",
+            )
+        return path
+
+    def verify(self, content_sha256: str) -> None:
+        """Read a kept object again and compare its hash.
+
+        Raises ``Permanent`` (CORRUPT_SPOOL) when it is missing or changed, ``Transient``
+        (STORAGE_UNAVAILABLE) when it cannot be read.
+        """
+        with _storage_errors(), self.path(content_sha256).open("rb") as file:
+            try:
+                intact = _content_sha256(file) == content_sha256
+            except Permanent:
+                intact = False
+        if not intact:
+            raise Permanent(
+                Fault.CORRUPT_SPOOL,
+                f"object {content_sha256} has changed on the disk: have it sent again",
+            )
+
+    def sweep(self) -> frozenset[str]:
+        """Remove what unfinished associations left behind; return the hashes of all kept objects.
+
+        Only for start-up, before the first association: it would remove files being received.
+        """
+        with _storage_errors():
+            for partial in self.incoming.iterdir():
+                partial.unlink()
+            return frozenset(path.stem for path in self._objects.glob("??/*.dcm"))
+
+    def usage_percent(self) -> float:
+        """How full the spool's file system is, 0 to 100."""
+        with _storage_errors():
+            usage = shutil.disk_usage(self._objects)
+        return 100.0 * usage.used / (usage.used + usage.free)
+
+    def _object_path(self, content_sha256: str) -> Path:
+        return self._objects / content_sha256[:2] / f"{content_sha256}.dcm"
+
+
+def _content_sha256(file: BufferedReader) -> str:
+    """SHA-256 of the data set behind preamble, prefix and file meta information (PS3.10 7.1)."""
+    head = file.read(_PREAMBLE_BYTES + 4 + 12)
+    prefix, tag, length = head[128:132], head[132:140], head[140:144]
+    if prefix != b"DICM" or tag != _GROUP_LENGTH_TAG or len(length) < 4:
+        raise Permanent(
+            Fault.UNREADABLE_OBJECT,
+            "a received file does not start with DICM and the file meta group length",
+        )
+    file.seek(int.from_bytes(length, "little"), os.SEEK_CUR)
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _make_durable_folders(root: Path, incoming: Path, objects: Path) -> None:
+    shards = [objects / f"{shard:02x}" for shard in range(256)]
+    for folder in (root, incoming, objects, *shards):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in (objects, root, root.resolve().parent):
+        _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _storage_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Transient(
+            Fault.STORAGE_UNAVAILABLE,
+            f"the spool's disk failed ({error.strerror}): check its free space and its health",
+        ) from error
