@@ -35,7 +35,7 @@ class _SamePadConv(nn.Conv2d):
     """Convolution with TensorFlow "SAME" padding for even input sides (asymmetric where the stride
     is 2)."""
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Tensor) -> Tensor:
         total = self.kernel_size[0] - self.stride[0]
         before = total // 2
         after = total - before
@@ -56,7 +56,7 @@ class _Block(nn.Module):
     """Inverted residual block (MBConv without squeeze-and-excitation)."""
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int, drop: float
+        self, inputs: int, outputs: int, *, kernel: int, stride: int, expansion: int, drop: float
     ) -> None:
         super().__init__()
         hidden = inputs * expansion
@@ -72,7 +72,7 @@ class _Block(nn.Module):
         self.drop = drop
 
     def forward(self, x: Tensor) -> Tensor:
-        y = functional.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
+        y: Tensor = functional.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
         y = functional.relu6(self._bn1(self._depthwise_conv(y)))
         y = self._bn2(self._project_conv(y))
         if not self.residual:
@@ -110,10 +110,10 @@ class BoneAgeNet(nn.Module):
                     _Block(
                         inputs if first else outputs,
                         outputs,
-                        kernel,
-                        stride if first else 1,
-                        expansion,
-                        drop_path * len(blocks) / count,
+                        kernel=kernel,
+                        stride=stride if first else 1,
+                        expansion=expansion,
+                        drop=drop_path * len(blocks) / count,
                     )
                 )
         self._blocks = nn.ModuleList(blocks)
@@ -129,6 +129,7 @@ class BoneAgeNet(nn.Module):
         )
 
     def forward(self, image: Tensor, male: Tensor) -> Tensor:
+        """Logits (B, 240) of ``image`` (B, 1, S, S) and ``male`` (B, 1)."""
         x = image.to(self.sex.weight.dtype) / 127.5 - 1.0
         x = functional.relu6(self._bn0(self._conv_stem(x)))
         for block in self._blocks:
@@ -160,3 +161,31 @@ def moments(logits: Tensor) -> tuple[Tensor, Tensor]:
     mean = (probabilities * months).sum(dim=1)
     variance = (probabilities * (months[None] - mean[:, None]) ** 2).sum(dim=1)
     return mean, variance.sqrt()
+
+
+def mirrored_moments(network: BoneAgeNet, image: Tensor, male: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and SD in months of the averaged distribution of an image (B, 1, S, S) and its
+    mirror."""
+    logits = network(torch.cat([image, image.flip(3)]), torch.cat([male, male]))
+    probabilities = torch.softmax(logits.float(), dim=1).view(2, -1, MONTHS).mean(dim=0)
+    return moments(probabilities.clamp_min(1e-12).log())
+
+
+class BoneAgeEstimator(nn.Module):
+    """A trained network with mirror averaging and a calibrated SD: what a bundle runs.
+
+    Input: ``image`` uint8 (B, 1, S, S), ``male`` float (B, 1). Output: mean and SD of the bone age
+    in months, float32 (B,) each; the SD is ``sd_scale`` times that of the distribution, at least
+    ``sd_floor_months``.
+    """
+
+    def __init__(self, network: BoneAgeNet, *, sd_scale: float, sd_floor_months: float) -> None:
+        super().__init__()
+        self.network = network
+        self.sd_scale = sd_scale
+        self.sd_floor_months = sd_floor_months
+
+    def forward(self, image: Tensor, male: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and SD in months, (B,) each."""
+        mean, deviation = mirrored_moments(self.network, image, male)
+        return mean, (deviation * self.sd_scale).clamp_min(self.sd_floor_months)

@@ -31,8 +31,8 @@ def to_stored_size(pixels: NDArray[np.generic]) -> NDArray[np.float32]:
             f"expected a single-channel image of shape (Rows, Columns), got {pixels.shape}"
         )
     if pixels.shape == (STORED_SIDE, STORED_SIDE):
-        return pixels.astype(np.float32)
-    return _resize(pixels.astype(np.float32), STORED_SIDE)
+        return pixels.astype(np.float32, copy=False)
+    return _resize(pixels.astype(np.float32, copy=False), STORED_SIDE)
 
 
 def to_network_input(pixels: NDArray[np.generic], side: int) -> NDArray[np.uint8]:

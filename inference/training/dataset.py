@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Mapping
+from typing import Any
 
 import numpy as np
 from monai.data import DataLoader, Dataset
@@ -24,7 +26,7 @@ from inference.training.run_config import AugmentationConfig, RunConfig
 class _ToUnit(MapTransform):
     """uint8 (S, S) to float32 (1, S, S) in 0..1; the grey levels of the network divided by 255."""
 
-    def __call__(self, data: dict[str, object]) -> dict[str, object]:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         out = dict(data)
         for key in self.key_iterator(out):
             out[key] = np.asarray(out[key], dtype=np.float32)[None] / 255.0
@@ -34,7 +36,7 @@ class _ToUnit(MapTransform):
 class _ToGrey(MapTransform):
     """float 0..1 back to the network's 0..255."""
 
-    def __call__(self, data: dict[str, object]) -> dict[str, object]:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         out = dict(data)
         for key in self.key_iterator(out):
             out[key] = np.clip(np.asarray(out[key], dtype=np.float32), 0.0, 1.0) * 255.0

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from inference.network import BoneAgeNet, moments
+from inference.network import BoneAgeNet, mirrored_moments
 
 _BATCH = 64
 _BOOTSTRAPS = 2000
@@ -32,16 +32,6 @@ def predict_array(
     return np.concatenate(means), np.concatenate(deviations)
 
 
-def mirrored_moments(
-    network: BoneAgeNet, image: torch.Tensor, male: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and SD of the averaged distribution of an image (B, 1, S, S) and its mirror."""
-    logits = network(image, male), network(image.flip(3), male)
-    probabilities = sum(torch.softmax(value.float(), dim=1) for value in logits) / 2
-    assert isinstance(probabilities, torch.Tensor)
-    return moments(probabilities.clamp_min(1e-12).log())
-
-
 def figures(
     predicted: NDArray[np.float32],
     labelled: NDArray[np.float32],
@@ -50,15 +40,10 @@ def figures(
 ) -> dict[str, Any]:
     """MAE with a 95 % bootstrap interval, RMSE, bias and shares within 12 and 24 months; by sex and
     by age band."""
-    result = _figures(predicted, labelled)
     rng = np.random.default_rng(seed)
-    errors = np.abs(predicted - labelled)
-    samples = errors[rng.integers(0, len(errors), (_BOOTSTRAPS, len(errors)))].mean(axis=1)
-    result["mae_months_interval_95"] = [
-        round(float(value), 2) for value in np.percentile(samples, (2.5, 97.5))
-    ]
+    result = _figures(predicted - labelled, rng)
     result["by_sex"] = {
-        name: _figures(predicted[male == value], labelled[male == value])
+        name: _figures((predicted - labelled)[male == value], rng)
         for name, value in (("F", 0.0), ("M", 1.0))
     }
     result["by_age_band_months"] = {}
@@ -66,16 +51,18 @@ def figures(
         inside = (labelled >= low) & (labelled < high)
         if inside.any():
             result["by_age_band_months"][f"{low}-{high - 1}"] = _figures(
-                predicted[inside], labelled[inside]
+                (predicted - labelled)[inside], rng
             )
     return result
 
 
-def _figures(predicted: NDArray[np.float32], labelled: NDArray[np.float32]) -> dict[str, Any]:
-    error = predicted - labelled
+def _figures(error: NDArray[np.float32], rng: np.random.Generator) -> dict[str, Any]:
+    samples = np.abs(error)[rng.integers(0, len(error), (_BOOTSTRAPS, len(error)))].mean(axis=1)
+    interval = np.percentile(samples, (2.5, 97.5))
     return {
         "images": len(error),
         "mae_months": round(float(np.abs(error).mean()), 3),
+        "mae_months_interval_95": [round(float(value), 2) for value in interval],
         "rmse_months": round(float(np.sqrt((error**2).mean())), 3),
         "bias_months": round(float(error.mean()), 3),
         "within_12_months": round(float((np.abs(error) <= 12).mean()), 4),

@@ -16,6 +16,8 @@ from rich.progress import track
 from inference.preprocess import to_network_input
 from inference.training.run_config import RunConfig
 
+_SPLITS = Path(__file__).parent / "splits"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Radiographs:
@@ -29,19 +31,22 @@ class Radiographs:
     validation: NDArray[np.bool_]
 
 
-def prepare(config: RunConfig, data: Path, out: Path) -> Path:
+def prepare(config: RunConfig, data: Path, out: Path, *, splits: Path = _SPLITS) -> Path:
     """Write ``radiographs-<side>.npz`` and ``split.csv`` below ``out``; return the array file.
 
     ``data`` holds ``labels.csv`` (image_id, sex, bone_age_months) and ``rsna-299.zip``. Images that
     ``full.csv``
     names go to the validation split, so that tests at full size never see a training image.
-    Raises ``FileNotFoundError`` when a file is missing.
+    Raises ``FileNotFoundError`` when a file is missing and ``ValueError`` when the split is not the
+    one recorded for this seed.
     """
     out.mkdir(parents=True, exist_ok=True)
     target = out / f"radiographs-{config.side}.npz"
     rows = _read_csv(data / "labels.csv")
     reserved = {row["image_id"] for row in _read_csv(data / "full.csv")}
     validation = _split(rows, reserved, config)
+    _record_split(out / "split.csv", rows, validation)
+    _record_split(splits / f"seed-{config.seed}.csv", rows, validation)
     images = np.empty((len(rows), config.side, config.side), dtype=np.uint8)
     with zipfile.ZipFile(data / "rsna-299.zip") as archive:
         for index, row in enumerate(track(rows, description="preparing")):
@@ -55,7 +60,6 @@ def prepare(config: RunConfig, data: Path, out: Path) -> Path:
         months=np.array([row["bone_age_months"] for row in rows], dtype=np.float32),
         validation=validation,
     )
-    _write_split(out / "split.csv", rows, validation)
     return target
 
 
@@ -79,9 +83,17 @@ def _split(rows: list[dict[str, str]], reserved: set[str], config: RunConfig) ->
     return chosen
 
 
-def _write_split(path: Path, rows: list[dict[str, str]], validation: NDArray[np.bool_]) -> None:
+def _record_split(path: Path, rows: list[dict[str, str]], validation: NDArray[np.bool_]) -> None:
+    """Write the split where none is recorded; refuse another one."""
+    split = [
+        {"image_id": row["image_id"], "split": "validation" if held_back else "train"}
+        for row, held_back in zip(rows, validation, strict=True)
+    ]
+    if path.exists():
+        if _read_csv(path) != split:
+            raise ValueError(f"{path} records another split: change the seed, not the split")
+        return
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["image_id", "split"])
-        for row, held_back in zip(rows, validation, strict=True):
-            writer.writerow([row["image_id"], "validation" if held_back else "train"])
+        writer = csv.DictWriter(file, ["image_id", "split"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(split)

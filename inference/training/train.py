@@ -71,7 +71,15 @@ def train(
         _restore(run, checkpoint, device)
     steps = int((~radiographs.validation).sum()) // config.batch
     while run.step < steps * config.epochs:
-        loss = _epoch(run, config, radiographs, steps, workers, device, checkpoint)
+        loss = _epoch(
+            run,
+            config,
+            radiographs,
+            steps=steps,
+            workers=workers,
+            device=device,
+            checkpoint=checkpoint,
+        )
         mae = _validate(run, radiographs, device)
         _log(out, run, steps, loss, mae)
     return checkpoint
@@ -130,6 +138,7 @@ def _epoch(
     run: _Run,
     config: RunConfig,
     radiographs: Radiographs,
+    *,
     steps: int,
     workers: int,
     device: torch.device,
@@ -169,7 +178,7 @@ def _step(
     run.optimizer.zero_grad(set_to_none=True)
     with torch.autocast(device.type, dtype=torch.bfloat16):
         loss = distribution_loss(run.network(image, male), months, config.loss)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
     nn.utils.clip_grad_norm_(run.network.parameters(), 5.0)
     run.optimizer.step()
     _average(run, config.optimizer.ema_decay)

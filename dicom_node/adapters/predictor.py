@@ -1,0 +1,116 @@
+"""The model of a bundle behind the Predictor port."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import dicom_node
+from dicom_node.domain.assessment import HandBox, ModelIdentity, Prediction
+from dicom_node.domain.eligibility import Reason
+from dicom_node.domain.errors import Fault, Permanent, Transient
+from dicom_node.domain.exam import Sex
+from dicom_node.ports import PredictionRequest
+
+if TYPE_CHECKING:
+    from inference import prediction
+    from inference.predictor import Answer, Predictor
+
+MODELS = Path(dicom_node.__file__).parent.parent / "config" / "models"
+"""Folder of the released bundles."""
+
+
+class BundlePredictor:
+    """A bundle with the engine for ``device``, both loaded when they are first needed.
+
+    ``model``: name, ``name-version`` or absolute path of a bundle; a name means its newest version.
+    Every method raises ``Permanent`` (PREDICTOR_UNAVAILABLE) when the bundle is missing or is not
+    what its manifest says, and when the engine cannot start.
+    """
+
+    def __init__(self, *, model: str, device: Literal["auto", "cpu", "cuda"] = "auto") -> None:
+        self._model = model
+        self._wanted_device = device
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        """Where the network runs."""
+        return self._predictor.device
+
+    def verify(self) -> ModelIdentity:
+        """Hash every file of the bundle again, without an engine."""
+        from inference.bundle import load_bundle
+
+        with _unavailable():
+            return _identity(load_bundle(self._folder).identity)
+
+    def warm(self) -> ModelIdentity:
+        """Load the model, run the network once and say which weights it has."""
+        with _unavailable():
+            self._predictor.warm()
+        return _identity(self._predictor.bundle.identity)
+
+    @cached_property
+    def _folder(self) -> Path:
+        from inference.bundle import find_bundle
+
+        return (
+            Path(self._model)
+            if Path(self._model).is_absolute()
+            else find_bundle(MODELS, self._model)
+        )
+
+    @cached_property
+    def _predictor(self) -> Predictor:
+        from inference.predictor import load_predictor
+
+        with _unavailable():
+            return load_predictor(self._folder, device=self._wanted_device)
+
+    def predict(
+        self, requests: Sequence[PredictionRequest]
+    ) -> list[Prediction | Reason | Exception]:
+        """One answer per request, in order; see :class:`dicom_node.ports.Predictor`."""
+        answers = self._predictor.predict([(item.path, item.sex is Sex.MALE) for item in requests])
+        return [_answer(answer) for answer in answers]
+
+
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    from inference.bundle import BundleInvalid
+    from inference.prediction import EngineFailed
+
+    try:
+        yield
+    except (BundleInvalid, EngineFailed) as error:
+        raise Permanent(Fault.PREDICTOR_UNAVAILABLE, str(error)) from error
+
+
+def _answer(answer: Answer) -> Prediction | Reason | Exception:
+    from inference.prediction import PredictionInvalid, Rejection
+
+    if isinstance(answer, Rejection):
+        return Reason(answer.value)
+    if isinstance(answer, PredictionInvalid):
+        return Permanent(Fault.PREDICTION_INVALID, str(answer))
+    if isinstance(answer, OSError):
+        return Transient(Fault.STORAGE_UNAVAILABLE, f"the object cannot be read: {answer.strerror}")
+    if isinstance(answer, Exception):
+        return Transient(Fault.PREDICTOR_UNAVAILABLE, str(answer))
+    return Prediction(
+        bone_age_months=answer.bone_age_months,
+        sd_months=answer.sd_months,
+        hand_box=_hand_box(answer.hand_box),
+        model=_identity(answer.model),
+    )
+
+
+def _identity(identity: prediction.ModelIdentity) -> ModelIdentity:
+    return ModelIdentity(name=identity.name, version=identity.version, sha256=identity.sha256)
+
+
+def _hand_box(box: prediction.HandBox) -> HandBox:
+    return HandBox(left=box.left, top=box.top, right=box.right, bottom=box.bottom)

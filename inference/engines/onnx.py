@@ -1,0 +1,40 @@
+"""The network by onnxruntime on one CPU thread; never imports torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from inference.bundle import ONNX, Bundle
+from inference.prediction import EngineFailed, NetworkOutput
+
+
+class OnnxEngine:
+    """Runs the bundle's ONNX export. Capacity grows by more processes, not by threads."""
+
+    device: Literal["cpu"] = "cpu"
+
+    def __init__(self, bundle: Bundle) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(
+                bundle.read(ONNX), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # noqa: BLE001 - onnxruntime's errors share no base class
+            raise EngineFailed(f"{bundle.folder / ONNX}: {error}") from None
+
+    def run(self, images: NDArray[np.uint8], male: NDArray[np.float32]) -> NetworkOutput:
+        """``images`` (B, 1, S, S), ``male`` (B, 1). Raises :class:`EngineFailed`."""
+        try:
+            mean, deviation = self._session.run(
+                ["mean_months", "sd_months"], {"image": images, "male": male}
+            )
+        except Exception as error:  # noqa: BLE001 - onnxruntime's errors share no base class
+            raise EngineFailed(f"onnxruntime stopped: {error}") from None
+        return NetworkOutput(mean_months=mean, sd_months=deviation)

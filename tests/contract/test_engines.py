@@ -1,0 +1,108 @@
+"""Both engines give the same months for the same radiographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import inference
+from inference.bundle import Bundle, find_bundle, load_bundle
+from inference.engines.onnx import OnnxEngine
+from inference.prediction import EngineFailed, NetworkOutput
+from inference.predictor import Engine
+from inference.preprocess import to_network_input
+from tests.builders.images import RSNA, drawn_hand, real_pixels, real_radiographs
+
+MAX_APART_MONTHS = 0.1
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    """The newest released model."""
+    models = Path(inference.__file__).parent.parent / "config" / "models"
+    return load_bundle(find_bundle(models, "boneage-lite0"))
+
+
+@pytest.fixture(scope="module", params=["onnx", "torch-cpu", "torch-cuda"])
+def engine(request: pytest.FixtureRequest, bundle: Bundle) -> Engine:
+    """Each engine in turn."""
+    if request.param == "onnx":
+        return OnnxEngine(bundle)
+    torch = pytest.importorskip("torch", reason="needs the torch extra")
+    if request.param == "torch-cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    from inference.engines.torch import TorchEngine
+
+    return TorchEngine(bundle, request.param.removeprefix("torch-"))
+
+
+def generated(side: int) -> NDArray[np.uint8]:
+    """A drawn hand, noise, a ramp, black and white: (5, 1, side, side)."""
+    noise = np.random.default_rng(1).integers(0, 256, (side, side)).astype(np.uint8)
+    ramp = np.tile(np.linspace(0, 255, side), (side, 1)).astype(np.uint8)
+    flat = [np.full((side, side), level, np.uint8) for level in (0, 255)]
+    return np.stack([to_network_input(drawn_hand(), side), noise, ramp, *flat])[:, None]
+
+
+def both_sexes(engine: Engine, images: NDArray[np.uint8]) -> NetworkOutput:
+    """Every image as a girl's and as a boy's, in one batch."""
+    male = np.repeat([[0.0], [1.0]], len(images), axis=0).astype(np.float32)
+    return engine.run(np.concatenate([images, images]), male)
+
+
+def assert_same(found: NetworkOutput, expected: NetworkOutput) -> None:
+    """Means and SDs of two engines agree."""
+    assert found.mean_months.shape == expected.mean_months.shape
+    assert np.abs(found.mean_months - expected.mean_months).max() < MAX_APART_MONTHS
+    assert np.abs(found.sd_months - expected.sd_months).max() < MAX_APART_MONTHS
+
+
+def test_generated_images_get_the_months_of_the_onnx_engine(engine: Engine, bundle: Bundle) -> None:
+    images = generated(bundle.side)
+    assert_same(both_sexes(engine, images), both_sexes(OnnxEngine(bundle), images))
+
+
+def test_real_radiographs_get_the_months_of_the_onnx_engine(engine: Engine, bundle: Bundle) -> None:
+    rows = real_radiographs(5)
+    assert RSNA.exists()
+    images = np.stack([to_network_input(real_pixels(r["image_id"]), bundle.side) for r in rows])
+    assert_same(
+        both_sexes(engine, images[:, None]), both_sexes(OnnxEngine(bundle), images[:, None])
+    )
+
+
+def test_a_batch_gives_the_months_of_its_images_one_by_one(engine: Engine, bundle: Bundle) -> None:
+    images = generated(bundle.side)
+    male = np.array([[0.0], [1.0], [0.0], [1.0], [1.0]], dtype=np.float32)
+    batch = engine.run(images, male)
+    for i in range(len(images)):
+        alone = engine.run(images[i : i + 1], male[i : i + 1])
+        assert alone.mean_months[0] == pytest.approx(batch.mean_months[i], abs=0.01)
+        assert alone.sd_months[0] == pytest.approx(batch.sd_months[i], abs=0.01)
+
+
+def test_an_image_and_its_mirror_get_the_same_months(engine: Engine, bundle: Bundle) -> None:
+    images = generated(bundle.side)[:2]
+    mirrored = np.ascontiguousarray(images[..., ::-1])
+    assert_same(both_sexes(engine, images), both_sexes(engine, mirrored))
+
+
+def test_the_recorded_sex_matters(engine: Engine, bundle: Bundle) -> None:
+    mean = both_sexes(engine, generated(bundle.side)[:1]).mean_months
+    assert abs(mean[0] - mean[1]) > 1.0
+
+
+def test_outputs_are_float32_months_with_a_positive_sd(engine: Engine, bundle: Bundle) -> None:
+    output = both_sexes(engine, generated(bundle.side))
+    assert output.mean_months.dtype == output.sd_months.dtype == np.float32
+    assert ((output.mean_months >= 0) & (output.mean_months < 240)).all()
+    assert (output.sd_months > 0).all()
+
+
+def test_an_input_of_another_size_is_an_engine_failure(engine: Engine, bundle: Bundle) -> None:
+    wrong = np.zeros((1, 2, bundle.side, bundle.side), np.uint8)
+    with pytest.raises(EngineFailed):
+        engine.run(wrong, np.zeros((1, 1), np.float32))

