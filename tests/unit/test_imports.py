@@ -108,7 +108,7 @@ def test_a_forbidden_import_is_found(tree: Path, contract: str, file: str, line:
     assert "BROKEN" in result.stdout or "unplaced" in file
 
 
-@pytest.mark.parametrize("package", [*PACKAGES, "config"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_of_a_common_name_is_ours(package: str) -> None:
     spec = importlib.util.find_spec(package)
     assert spec is not None
