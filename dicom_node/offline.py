@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 from dicom_node.domain.assessment import Assessment, Prediction
@@ -48,6 +49,17 @@ def find_files(paths: Iterable[Path]) -> list[Path]:
         else:
             found.append(path)
     return found
+
+
+def picture_names(files: Sequence[Path]) -> dict[Path, str]:
+    """A file name for the picture of each file; files of the same name get a number."""
+    names: dict[Path, str] = {}
+    for file in dict.fromkeys(files):
+        name = file.name.removesuffix(".dcm")
+        numbered = (f"{name}-{number}.png" for number in count(2))
+        taken = set(names.values())
+        names[file] = next(free for free in chain([f"{name}.png"], numbered) if free not in taken)
+    return names
 
 
 def _assess(wiring: Wiring, path: Path) -> FileResult:

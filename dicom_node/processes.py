@@ -74,6 +74,7 @@ def _receive(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Ev
         ledger=wiring.ledger,
         clock=wiring.clock,
         read_identity=read_identity,
+        max_object_bytes=wiring.settings.receive.max_object_mb * 1_000_000,
     )
     receiver = Receiver(
         wiring.settings,

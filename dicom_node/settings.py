@@ -25,6 +25,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from dicom_node.domain.delivery import ReportKind
+
 AeTitle = Annotated[
     str,
     StringConstraints(
@@ -89,6 +91,9 @@ class DestinationSettings(_Section):
     ae_title: AeTitle
     host: str
     port: Annotated[int, Field(ge=1, le=65535)]
+    tls: Literal[False] = False
+    storage_commitment: Literal[False] = False
+    objects: tuple[ReportKind, ...] = tuple(ReportKind)
     timeout_seconds: Positive = 30
 
 
@@ -96,6 +101,7 @@ class InferenceSettings(_Section):
     """``[inference]``: the model and what runs it."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32"] = "fp32"
     workers: Positive = 2
     batch_max: Positive = 8
     batch_wait_ms: Annotated[int, Field(ge=0)] = 20

@@ -97,7 +97,16 @@ class Wiring:
     def sender(self) -> DicomReportSender:
         """Sends reports to the configured destinations."""
         return DicomReportSender(
-            [DestinationAddress(**item.model_dump()) for item in self.settings.destinations],
+            [
+                DestinationAddress(
+                    name=item.name,
+                    ae_title=item.ae_title,
+                    host=item.host,
+                    port=item.port,
+                    timeout_seconds=item.timeout_seconds,
+                )
+                for item in self.settings.destinations
+            ],
             calling_ae_title=self.settings.node.ae_title,
         )
 
@@ -156,7 +165,14 @@ class Wiring:
 
     def deliver_handlers(self) -> dict[Stage, Callable[..., None]]:
         """DELIVER for one destination at a time."""
-        return {Stage.DELIVER: Deliver(ledger=self.ledger, sender=self.sender, clock=self.clock)}
+        kinds = {item.name: item.objects for item in self.settings.destinations}
+        deliver = Deliver(
+            ledger=self.ledger,
+            sender=self.sender,
+            clock=self.clock,
+            kinds=lambda destination: kinds[destination],
+        )
+        return {Stage.DELIVER: deliver}
 
     def _reports_not_assessed(self, institution_id: str) -> bool:
         return self.route(institution_id).report_not_assessed

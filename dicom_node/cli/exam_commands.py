@@ -14,8 +14,10 @@ from dicom_node.adapters.ledger.queries import ExamDetails, ExamSummary, Operato
 from dicom_node.cli.options import (
     config_option,
     json_option,
+    limit_option,
     operator_ledger,
     readable_errors,
+    row_id,
     settings_from,
 )
 from dicom_node.cli.output import Failed, Screen, months_in_words, print_json
@@ -34,7 +36,7 @@ _LAST_EXAMS = 10
 def status(screen: Screen, config: Path | None, as_json: bool) -> None:
     """Queues, destinations, model and last exams, without patient data."""
     settings = settings_from(config)
-    with readable_errors(), operator_ledger(settings) as ledger:
+    with readable_errors(), operator_ledger(screen, settings) as ledger:
         found = _status(settings, ledger)
     if as_json:
         print_json(found)
@@ -102,8 +104,10 @@ def exam() -> None:
 
 
 @exam.command("list")
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(1))
-@click.option("--outcome", type=click.Choice([o.value for o in Outcome]))
+@limit_option(20)
+@click.option(
+    "--outcome", type=click.Choice([o.value for o in Outcome]), help="Only exams with this outcome."
+)
 @config_option
 @json_option
 @click.pass_obj
@@ -111,7 +115,7 @@ def exam_list(
     screen: Screen, limit: int, outcome: str | None, config: Path | None, as_json: bool
 ) -> None:
     """The newest exams first."""
-    with readable_errors(), operator_ledger(settings_from(config)) as ledger:
+    with readable_errors(), operator_ledger(screen, settings_from(config)) as ledger:
         found = ledger.exams(limit=limit, outcome=Outcome(outcome) if outcome else None)
     rows = [_summary(summary) for summary in found]
     if as_json:
@@ -121,17 +125,17 @@ def exam_list(
 
 
 @exam.command("show")
-@click.argument("exam_id", type=int)
+@click.argument("exam_id", type=row_id)
 @config_option
 @json_option
 @click.pass_obj
 def exam_show(screen: Screen, exam_id: int, config: Path | None, as_json: bool) -> None:
     """One exam's journey with times, and why it was not assessed."""
-    with readable_errors(), operator_ledger(settings_from(config)) as ledger:
+    with readable_errors(), operator_ledger(screen, settings_from(config)) as ledger:
         try:
             details = ledger.exam_details(exam_id)
         except KeyError:
-            raise Failed(f"no exam {exam_id}: `dicom-node exam list` shows the newest") from None
+            raise Failed(screen.text("no_exam", exam_id=exam_id)) from None
     if as_json:
         print_json(asdict(details))
     else:
@@ -211,8 +215,10 @@ def job() -> None:
 
 
 @job.command("list")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1))
-@click.option("--state", type=click.Choice([s.value for s in JobState]))
+@limit_option(50)
+@click.option(
+    "--state", type=click.Choice([s.value for s in JobState]), help="Only jobs in this state."
+)
 @config_option
 @json_option
 @click.pass_obj
@@ -220,7 +226,7 @@ def job_list(
     screen: Screen, limit: int, state: str | None, config: Path | None, as_json: bool
 ) -> None:
     """Jobs by state; parked ones wait for you."""
-    with readable_errors(), operator_ledger(settings_from(config)) as ledger:
+    with readable_errors(), operator_ledger(screen, settings_from(config)) as ledger:
         found = ledger.jobs(limit=limit, state=JobState(state) if state else None)
     if as_json:
         print_json([asdict(item) for item in found])
@@ -229,7 +235,7 @@ def job_list(
 
 
 @job.command("retry")
-@click.argument("job_id", type=int)
+@click.argument("job_id", type=row_id)
 @config_option
 @click.pass_obj
 def job_retry(screen: Screen, job_id: int, config: Path | None) -> None:
@@ -238,7 +244,7 @@ def job_retry(screen: Screen, job_id: int, config: Path | None) -> None:
 
 
 @job.command("park")
-@click.argument("job_id", type=int)
+@click.argument("job_id", type=row_id)
 @click.option("--reason", required=True, help="Why; stays with the job. No patient data.")
 @config_option
 @click.pass_obj
@@ -248,7 +254,7 @@ def job_park(screen: Screen, job_id: int, reason: str, config: Path | None) -> N
 
 
 @job.command("discard")
-@click.argument("job_id", type=int)
+@click.argument("job_id", type=row_id)
 @click.option("--reason", required=True, help="Why; stays with the job. No patient data.")
 @config_option
 @click.pass_obj
@@ -266,13 +272,13 @@ def _operate(
     job_id: int,
     step: Callable[[OperatorLedger], None],
 ) -> None:
-    with readable_errors(), operator_ledger(settings_from(config)) as ledger:
+    with readable_errors(), operator_ledger(screen, settings_from(config)) as ledger:
         try:
             step(ledger)
         except KeyError:
-            raise Failed(f"no job {job_id}: `dicom-node job list` shows them") from None
+            raise Failed(screen.text("no_job", job_id=job_id)) from None
         except ForbiddenTransition as error:
-            raise Failed(f"job {job_id}: {error}") from None
+            raise Failed(str(error)) from None
     screen.say(done, job_id=job_id)
 
 

@@ -15,9 +15,15 @@ from rich.progress import Progress
 from dicom_node.adapters.scu.association import Peer
 from dicom_node.adapters.scu.echo import HINTS, Step, diagnose
 from dicom_node.adapters.scu.exam_sender import Sent, send_files
-from dicom_node.cli.options import config_option, json_option, readable_errors, settings_from
+from dicom_node.cli.options import (
+    config_option,
+    files_from,
+    json_option,
+    readable_errors,
+    settings_from,
+)
 from dicom_node.cli.output import Failed, Screen, months_in_words, print_json
-from dicom_node.offline import FileResult, assess_files, find_files
+from dicom_node.offline import FileResult, assess_files, picture_names
 from dicom_node.settings import Settings
 from dicom_node.wiring import Wiring
 
@@ -35,7 +41,8 @@ class PeerType(click.ParamType[Peer]):
             return value
         found = _PEER.fullmatch(value)
         if found is None or not 0 < int(found["port"]) < 65536:
-            self.fail(f"{value!r} is not host:port/AET, for example pacs:104/ARCHIVE", param, ctx)
+            screen = (ctx.find_object(Screen) if ctx else None) or Screen("en")
+            self.fail(screen.text("no_peer", value=value), param, ctx)
         return Peer(
             host=found["host"].strip("[]"), port=int(found["port"]), ae_title=found["ae_title"]
         )
@@ -54,28 +61,30 @@ def predict(
 ) -> None:
     """Assess DICOM files or folders here and now: no node, nothing is stored or sent."""
     wiring = Wiring(settings_from(config))
+    files = files_from(screen, paths)
+    names = picture_names(files)
     failed = False
     with readable_errors():
-        for result in assess_files(wiring, find_files(paths)):
+        for result in assess_files(wiring, files):
             failed = failed or result.error != ""
-            if png is not None and result.assessment is not None:
-                _draw(wiring, result, png, screen.language)
+            picture = png / names[result.path] if png and result.assessment else None
+            if picture:
+                _draw(wiring, result, picture, screen.language)
             if as_json:
-                print_json(_as_json(result))
+                print_json(_as_json(result, picture))
             else:
                 screen.console.print(_in_words(screen, result), markup=False, soft_wrap=True)
     if failed:
         raise click.exceptions.Exit(1)
 
 
-def _draw(wiring: Wiring, result: FileResult, folder: Path, language: str) -> None:
+def _draw(wiring: Wiring, result: FileResult, target: Path, language: str) -> None:
     assert result.assessment is not None
-    folder.mkdir(parents=True, exist_ok=True)
-    picture = wiring.picture(result.path, result.assessment, language)
-    picture.save(folder / f"{result.path.stem}.png")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    wiring.picture(result.path, result.assessment, language).save(target)
 
 
-def _as_json(result: FileResult) -> dict[str, Any]:
+def _as_json(result: FileResult, picture: Path | None) -> dict[str, Any]:
     found = result.assessment
     line: dict[str, Any] = {
         "path": str(result.path),
@@ -100,6 +109,8 @@ def _as_json(result: FileResult) -> dict[str, Any]:
             "hand_box": asdict(found.prediction.hand_box),
             "model": asdict(found.prediction.model),
         }
+    if picture:
+        line["picture"] = str(picture)
     return line
 
 
@@ -132,7 +143,13 @@ def _in_words(screen: Screen, result: FileResult) -> str:
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 @click.option("--to", "peer", required=True, type=PeerType(), help="host:port/AET of the receiver.")
 @click.option("--from", "calling", default="DICOM-NODE", show_default=True, help="Our AE title.")
-@click.option("--associations", default=1, show_default=True, type=click.IntRange(1, 64))
+@click.option(
+    "--associations",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="How many at the same time.",
+)
 @json_option
 @click.pass_obj
 def send(
@@ -144,7 +161,7 @@ def send(
     as_json: bool,
 ) -> None:
     """Send DICOM files by C-STORE, each in its own transfer syntax."""
-    files = find_files(paths)
+    files = files_from(screen, paths)
     results: list[Sent] = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(screen.text("sending"), total=len(files))
@@ -190,7 +207,7 @@ def echo(
 ) -> None:
     """Ask a destination for C-ECHO and say in plain words what is wrong."""
     settings = settings_from(config)
-    peers = {"--to": peer} if peer else _configured_peers(settings, destination)
+    peers = {"--to": peer} if peer else _configured_peers(screen, settings, destination)
     failed = False
     for name, target in peers.items():
         steps = list(diagnose(target, calling_ae_title=settings.node.ae_title))
@@ -203,15 +220,15 @@ def echo(
         raise click.exceptions.Exit(1)
 
 
-def _configured_peers(settings: Settings, name: str | None) -> dict[str, Peer]:
+def _configured_peers(screen: Screen, settings: Settings, name: str | None) -> dict[str, Peer]:
     peers = {
         item.name: Peer(host=item.host, port=item.port, ae_title=item.ae_title)
         for item in settings.destinations
         if name in (None, item.name)
     }
     if not peers:
-        known = ", ".join(item.name for item in settings.destinations) or "none"
-        raise Failed(f"no such destination (configured: {known}): use --to host:port/AET")
+        known = ", ".join(item.name for item in settings.destinations) or screen.text("none")
+        raise Failed(screen.text("no_destination", known=known))
     return peers
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from dicom_node.adapters.ledger import OperatorLedger
-from dicom_node.cli.output import Failed
+from dicom_node.cli.output import Failed, Screen
 from dicom_node.domain.errors import NodeError
+from dicom_node.offline import find_files
 from dicom_node.settings import Settings, SettingsError, load_settings
 from dicom_node.wiring import Wiring
 
@@ -26,6 +27,15 @@ config_option: Decorator = click.option(
 json_option: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON and nothing else."
 )
+row_id = click.IntRange(1, 2**63 - 1)
+"""Numbers that the ledger's database can hold."""
+
+
+def limit_option(default: int) -> Decorator:
+    """How many rows a list shows."""
+    return click.option(
+        "--limit", default=default, show_default=True, type=row_id, help="Show at most this many."
+    )
 
 
 def settings_from(config: Path | None) -> Settings:
@@ -36,15 +46,20 @@ def settings_from(config: Path | None) -> Settings:
         raise click.UsageError(str(error)) from None
 
 
+def files_from(screen: Screen, paths: Sequence[Path]) -> list[Path]:
+    """The named files and those below the named folders; a clear failure when there are none."""
+    files = find_files(paths)
+    if not files:
+        raise Failed(screen.text("no_files", paths=", ".join(map(str, paths))))
+    return files
+
+
 @contextmanager
-def operator_ledger(settings: Settings) -> Iterator[OperatorLedger]:
+def operator_ledger(screen: Screen, settings: Settings) -> Iterator[OperatorLedger]:
     """The ledger of a node on this machine; a clear failure when there is none yet."""
     wiring = Wiring(settings)
     if not wiring.folders.ledger.is_file():
-        raise Failed(
-            f"no ledger at {wiring.folders.ledger}: name the node's configuration with --config, "
-            "or start the node first"
-        )
+        raise Failed(screen.text("no_ledger", path=wiring.folders.ledger))
     ledger = OperatorLedger(wiring.folders.ledger, wiring.clock)
     try:
         yield ledger

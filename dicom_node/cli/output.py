@@ -6,6 +6,7 @@ import json
 import os
 import tomllib
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dicom_node.adapters.wording import explain
 
 LANGUAGES = ("en", "pt-BR")
+_FILE_COLUMNS = 500
+"""Width of tables that do not go to a terminal: nothing is folded, so that one can search them."""
 
 
 class Screen:
@@ -44,9 +48,10 @@ class Screen:
         for column in columns:
             table.add_column(self.text(column), overflow="fold")
         for row in rows:
-            table.add_row(*["" if value is None else str(value) for value in row])
+            table.add_row(*[Text("" if value is None else str(value)) for value in row])
         if table.row_count:
-            self.console.print(table)
+            to_terminal = self.console.is_terminal
+            (self.console if to_terminal else Console(width=_FILE_COLUMNS)).print(table)
         else:
             self.console.print(f"{self.text(title)}: {self.text('none')}")
 
@@ -58,8 +63,12 @@ class Failed(click.ClickException):
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on one line of standard output."""
-    click.echo(json.dumps(value, ensure_ascii=False, default=str))
+    """One JSON document on one line of standard output; times as in ISO 8601."""
+    click.echo(json.dumps(value, ensure_ascii=False, default=_json_value))
+
+
+def _json_value(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def language_of_environment() -> str:

@@ -17,6 +17,7 @@ class Fault(StrEnum):
     DESTINATION_UNKNOWN = "destination_unknown"
     LATERALITY_BOTH = "laterality_both"
     LEASE_LOST = "lease_lost"
+    OBJECT_TOO_LARGE = "object_too_large"
     OPERATOR = "operator"
     PREDICTION_INVALID = "prediction_invalid"
     PREDICTOR_UNAVAILABLE = "predictor_unavailable"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from dicom_node.domain.errors import Permanent, Transient
+from dicom_node.domain.errors import Fault, Permanent, Transient
 from dicom_node.domain.exam import Instance
 from dicom_node.domain.receipt import Acceptance, Identity, StoreStatus
 from dicom_node.ports import Clock, Ledger, Spool
@@ -23,12 +23,19 @@ class Accept:
     """Takes custody of one object: success is answered only when bytes and job are durable."""
 
     def __init__(
-        self, *, spool: Spool, ledger: Ledger, clock: Clock, read_identity: IdentityReader
+        self,
+        *,
+        spool: Spool,
+        ledger: Ledger,
+        clock: Clock,
+        read_identity: IdentityReader,
+        max_object_bytes: int,
     ) -> None:
         self._spool = spool
         self._ledger = ledger
         self._clock = clock
         self._read_identity = read_identity
+        self._max_object_bytes = max_object_bytes
 
     def accept(
         self,
@@ -50,6 +57,8 @@ class Accept:
         if institution_id is None:
             return Acceptance(status=StoreStatus.NOT_AUTHORISED)
         try:
+            if partial.stat().st_size > self._max_object_bytes:
+                return Acceptance(status=StoreStatus.OUT_OF_RESOURCES, fault=Fault.OBJECT_TOO_LARGE)
             identity = self._read_identity(partial)
             if not _agree(
                 identity, command_sop_class_uid, command_sop_instance_uid, context_sop_class_uid

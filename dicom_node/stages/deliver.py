@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from dicom_node.domain.delivery import Delivery, ReportObject, Verdict, verdict_for_status
+from collections.abc import Callable, Container
+
+from dicom_node.domain.delivery import (
+    Delivery,
+    ReportKind,
+    ReportObject,
+    Verdict,
+    verdict_for_status,
+)
 from dicom_node.domain.errors import Fault, Permanent, Transient
 from dicom_node.domain.job import Job
 from dicom_node.logs import log
@@ -11,18 +19,30 @@ from dicom_node.ports import Clock, Ledger, ReportSender
 
 
 class Deliver:
-    """Runs one job(DELIVER); objects that the destination has already are not sent again."""
+    """Runs one job(DELIVER); objects that the destination has already are not sent again.
 
-    def __init__(self, *, ledger: Ledger, sender: ReportSender, clock: Clock) -> None:
+    ``kinds``: which objects a destination gets.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        sender: ReportSender,
+        clock: Clock,
+        kinds: Callable[[str], Container[ReportKind]],
+    ) -> None:
         self._ledger = ledger
         self._clock = clock
+        self._kinds = kinds
         self._sender = sender
 
     def __call__(self, job: Job) -> None:
         """Send what is missing. Raises ``Transient`` or ``Permanent`` by the answer's status."""
         stored = self._ledger.delivered(job.exam_id, job.destination)
+        kinds = self._kinds(job.destination)
         for report in self._ledger.report_objects(job.exam_id):
-            if report.sop_instance_uid not in stored:
+            if report.kind in kinds and report.sop_instance_uid not in stored:
                 self._send(job, report)
         self._ledger.complete_deliver(job)
         received_at = self._ledger.exam(job.exam_id).instance.received_at

@@ -120,7 +120,13 @@ def running_receiver(
         settings or Settings(),
         listening=listening or listen("127.0.0.1", 0),
         incoming=spool.incoming,
-        accept=Accept(spool=spool, ledger=ledger, clock=SystemClock(), read_identity=read_identity),
+        accept=Accept(
+            spool=spool,
+            ledger=ledger,
+            clock=SystemClock(),
+            read_identity=read_identity,
+            max_object_bytes=100_000_000,
+        ),
         stored=stored.append,
         disk_used_percent=spool.usage_percent,
     )

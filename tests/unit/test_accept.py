@@ -19,6 +19,7 @@ from tests.fakes.ledger import InMemoryLedger
 
 UID = "1.2.826.0.1.7"
 CLASS = str(hand_dataset().SOPClassUID)
+MAX_OBJECT_BYTES = 1_000_000
 
 
 class BrokenLedger(InMemoryLedger):
@@ -46,10 +47,17 @@ def accept(
     command_instance: str = UID,
     context_class: str = CLASS,
     institution_id: str | None = "clinic",
+    max_object_bytes: int = MAX_OBJECT_BYTES,
 ) -> Acceptance:
     dataset = hand_dataset(SOPInstanceUID=UID, StudyInstanceUID="1.2", SeriesInstanceUID="1.3")
     partial = write_file(spool.incoming / "partial.dcm", dataset)
-    stage = Accept(spool=spool, ledger=ledger, clock=ManualClock(), read_identity=read_identity)
+    stage = Accept(
+        spool=spool,
+        ledger=ledger,
+        clock=ManualClock(),
+        read_identity=read_identity,
+        max_object_bytes=max_object_bytes,
+    )
     return stage.accept(
         partial,
         command_sop_class_uid=command_class,
@@ -74,6 +82,16 @@ def test_success_means_kept_and_recorded(spool: DiskSpool, ledger: InMemoryLedge
     assert (instance.institution_id, instance.peer_address) == ("clinic", "192.0.2.7")
     assert spool.path(instance.content_sha256).stat().st_size == instance.size_bytes
     assert instance.received_at == ManualClock().now()
+
+
+def test_an_object_over_the_limit_is_refused_and_not_kept(
+    spool: DiskSpool, ledger: InMemoryLedger
+) -> None:
+    acceptance = accept(spool, ledger, max_object_bytes=1_000)
+    assert acceptance == Acceptance(
+        status=StoreStatus.OUT_OF_RESOURCES, fault=Fault.OBJECT_TOO_LARGE
+    )
+    assert kept(spool) == 0
 
 
 def test_sending_again_is_a_success_and_a_duplicate(

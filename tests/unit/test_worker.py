@@ -11,6 +11,7 @@ import pytest
 
 from dicom_node.adapters.reference_tables import load_reference_table
 from dicom_node.domain.assessment import Assessment, Prediction
+from dicom_node.domain.delivery import ReportKind
 from dicom_node.domain.eligibility import CR_IMAGE_STORAGE, SECONDARY_CAPTURE, Reason
 from dicom_node.domain.errors import Fault, LeaseLost, Permanent, Transient
 from dicom_node.domain.exam import Header, Instance, Laterality, Outcome
@@ -60,6 +61,7 @@ class Node:
     header: Callable[[Path], Header] = lambda _: HAND
     batch_max: int = 1
     reports_not_assessed: bool = True
+    kinds: tuple[ReportKind, ...] = tuple(ReportKind)
     finished: list[Stage] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -94,7 +96,12 @@ class Node:
         )
         self.delivery = self._worker(
             handlers={
-                Stage.DELIVER: Deliver(ledger=self.ledger, sender=self.sender, clock=self.clock)
+                Stage.DELIVER: Deliver(
+                    ledger=self.ledger,
+                    sender=self.sender,
+                    clock=self.clock,
+                    kinds=lambda _: self.kinds,
+                )
             },
             destination="pacs",
         )
@@ -237,6 +244,14 @@ def test_an_unavailable_destination_is_tried_again_and_only_what_is_missing_is_s
     node.run()
     assert [uid for _, uid in node.sender.sent] == ["2.25.1.0", "2.25.1.1", "2.25.1.1"]
     assert node.jobs(JobState.QUEUED) == []
+
+
+def test_a_destination_gets_only_the_kinds_of_objects_it_wants() -> None:
+    node = Node(kinds=(ReportKind.NARRATIVE,))
+    node.receive("hand")
+    node.run()
+    assert node.sender.sent == [("pacs", "2.25.1.1")]
+    assert len(node.jobs(JobState.DONE)) == 4
 
 
 def test_a_refusing_destination_is_tried_three_times_and_then_parked() -> None:
