@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH ?= yes
 
-.PHONY: help demo test test-slow lint lock peers clean
+.PHONY: help demo test lint lock peers clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -16,11 +16,8 @@ help:
 demo: $(VENV)/node.installed ## the whole path on this machine: FILES="a.dcm b.dcm" for your own radiographs
 	@$(BIN)/dicom-node demo $(FILES)
 
-test: $(VENV)/dev.installed peers lint ## lint, types, import contracts and all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow and not benchmark"
-
-test-slow: $(VENV)/dev.installed peers ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+test: $(VENV)/dev.installed peers lint ## lint, types, import contracts and all tests
+	$(BIN)/python -m pytest
 
 lint: $(VENV)/dev.installed ## ruff, mypy --strict and the import contracts
 	$(BIN)/ruff check .

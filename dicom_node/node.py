@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import threading
 import time
 import urllib.error
@@ -22,7 +23,7 @@ from dicom_node.adapters.bell import EventBell
 from dicom_node.adapters.ledger import OperatorLedger
 from dicom_node.adapters.ledger.migrate import migrate
 from dicom_node.domain.errors import Fault, NodeError, Permanent, Transient
-from dicom_node.domain.exam import Instance, Receipt
+from dicom_node.domain.exam import UNKNOWN_SENDER, Instance, Receipt
 from dicom_node.headers import read_identity
 from dicom_node.health import HealthServer
 from dicom_node.logs import configure_logging, log
@@ -35,12 +36,11 @@ from dicom_node.processes import (
     process_command,
 )
 from dicom_node.scp.listener import listen
+from dicom_node.scp.policy import LOCAL_INSTITUTION
 from dicom_node.settings import Settings
 from dicom_node.supervisor import ProcessSpec, Supervisor
 from dicom_node.wiring import Folders, Wiring
 
-UNKNOWN_SENDER = "unknown"
-"""Calling AE title and institution of objects that a crash left without a row."""
 _LOCK_SECONDS = 30.0
 _SILENT_LOOP_SECONDS = 10.0
 _ROLE_ORDER = {
@@ -61,7 +61,7 @@ def serve(settings: Settings, config: str | None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     folders = Folders(root=settings.node.data_dir)
-    with _locked(folders) as lock, listen(settings.node.bind, settings.node.port) as listening:
+    with _locked(folders) as lock, _listen(settings) as listening:
         prepare(settings)
         metrics.clear(folders.metrics)
         metrics.activate(folders.metrics, "supervisor")
@@ -80,7 +80,8 @@ def serve(settings: Settings, config: str | None) -> None:
             draining=listening.close,
         )
         health = _health_server(settings, supervisor, stop)
-        health.start()
+        with _naming(settings.node.bind, settings.node.metrics_port):
+            health.start()
         port = listening.getsockname()[1]
         write_address(folders, port=port, metrics_port=health.bound_port)
         log("node_started", version=__version__, port=port, seconds=time.monotonic() - begun)
@@ -88,6 +89,22 @@ def serve(settings: Settings, config: str | None) -> None:
         os.close(held)
         health.stop()
     log("node_stopped", exit_code=0)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    with _naming(settings.node.bind, settings.node.port):
+        return listen(settings.node.bind, settings.node.port)
+
+
+@contextmanager
+def _naming(bind: str, port: int) -> Iterator[None]:
+    """Have the error say which address cannot be listened on."""
+    try:
+        yield
+    except OSError as error:
+        advice = "end the other program, correct bind, or choose another port (above 1023)"
+        text = f"{os.strerror(error.errno or 0)}: {advice}"
+        raise OSError(error.errno, text, f"{bind}:{port}") from error
 
 
 def prepare(settings: Settings) -> None:
@@ -133,11 +150,20 @@ def _enter_orphan(wiring: Wiring, content_sha256: str) -> bool:
             size_bytes=path.stat().st_size,
             calling_ae_title=UNKNOWN_SENDER,
             peer_address=UNKNOWN_SENDER,
-            institution_id=UNKNOWN_SENDER,
+            institution_id=_institution_of_orphans(wiring.settings),
             received_at=wiring.clock.now(),
         )
     )
     return receipt is not Receipt.DUPLICATE
+
+
+def _institution_of_orphans(settings: Settings) -> str:
+    """Whose an object must be, where only one answer is possible."""
+    if not settings.institutions:
+        return LOCAL_INSTITUTION
+    [first, *others] = settings.institutions
+    only = settings.receive.require_known_sender and not others
+    return first.id if only else UNKNOWN_SENDER
 
 
 def _specs(settings: Settings, config: str | None, inherited: Inherited) -> list[ProcessSpec]:
@@ -274,11 +300,15 @@ def is_running(folders: Folders) -> bool:
 
 
 def readiness(settings: Settings) -> dict[str, Any]:
-    """The running node's own answer to /readyz; ``{"status": "not running"}`` without one."""
+    """The running node's own answer to /readyz; ``{"status": "not running"}`` without one.
+
+    It is asked directly, whatever proxies the environment names.
+    """
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         note = json.loads((Folders(root=settings.node.data_dir).run / "node.json").read_text())
         url = f"http://{settings.node.bind}:{note['metrics_port']}/readyz"
-        with urllib.request.urlopen(url, timeout=3) as answer:
+        with direct.open(url, timeout=3) as answer:
             return dict(json.load(answer))
     except urllib.error.HTTPError as failing:
         return dict(json.load(failing))

@@ -46,6 +46,10 @@ class Spool(Protocol):
         DICOM file.
         """
 
+    def verify(self, content_sha256: str) -> None:
+        """Hash a kept object again. Raises ``Permanent`` (CORRUPT_SPOOL) when it has changed or is
+        missing."""
+
     def path(self, content_sha256: str) -> Path:
         """Path of a kept DICOM file (PS3.10). Raises ``Permanent`` (CORRUPT_SPOOL) when it is
         missing."""
@@ -86,7 +90,8 @@ class Ledger(Protocol):
     def record_instance(self, instance: Instance) -> tuple[int, Receipt]:
         """Enter a kept instance, its exam and job(SCREEN); return the exam's id.
 
-        The same SOP Instance UID with the same content is a DUPLICATE: nothing changes. With other
+        The same SOP Instance UID with the same content is a DUPLICATE: nothing changes, but that
+        a sender which was UNKNOWN_SENDER is filled in. With other
         content it is a
         CONFLICT: the exam is entered with a parked job (CONFLICTING_CONTENT).
         """

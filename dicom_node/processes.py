@@ -31,6 +31,7 @@ RECEIVER_GRACE_SECONDS = 60.0
 WORKER_GRACE_SECONDS = 60.0
 DELIVERY_GRACE_SECONDS = 90.0
 _MODEL_CHECK_SECONDS = 3600
+_DESTINATION_CHECK_SECONDS = 60
 
 
 class Role(StrEnum):
@@ -135,6 +136,11 @@ def _deliver(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Ev
                 every_seconds=_MODEL_CHECK_SECONDS,
                 run=lambda: _check_model(wiring),
             ),
+            Task(
+                name="unknown_destinations",
+                every_seconds=_DESTINATION_CHECK_SECONDS,
+                run=lambda: _park_unknown_destinations(wiring, name),
+            ),
         )
     )
     schedule.start()
@@ -205,7 +211,8 @@ def _claim_for(wiring: Wiring, owner: str, destination: str) -> list[Job]:
 
 
 def _check_model(wiring: Wiring) -> None:
-    """Fail-stop when a file of the model has changed: the supervisor restarts what can restart."""
+    """Say so when a file of the model has changed. The loaded model goes on; a restart would refuse
+    the changed one."""
     try:
         wiring.predictor.verify()
     except Permanent as error:

@@ -19,6 +19,7 @@ from dicom_node.domain.assessment import Assessment, Prediction, ReferenceTable
 from dicom_node.domain.job import Stage
 from dicom_node.headers import read_header
 from dicom_node.ports import Eligibility, ReportRequest
+from dicom_node.scp.policy import LOCAL_INSTITUTION
 from dicom_node.settings import InstitutionSettings, Settings
 from dicom_node.stages.deliver import Deliver
 from dicom_node.stages.infer import Infer
@@ -110,9 +111,15 @@ class Wiring:
             calling_ae_title=self.settings.node.ae_title,
         )
 
-    def route(self, institution_id: str) -> Route:
-        """An institution's destinations (all, when it names none) and language."""
+    def route(self, institution_id: str) -> Route | None:
+        """An institution's destinations (all, when it names none) and language.
+
+        None for an institution that is not configured: a report never goes to a destination by
+        guess. Unrestricted senders on loopback belong to LOCAL_INSTITUTION.
+        """
         institution = self._institutions.get(institution_id)
+        if institution is None and institution_id != LOCAL_INSTITUTION:
+            return None
         names = institution.destinations if institution else ()
         language = institution.language if institution else None
         return Route(
@@ -175,7 +182,8 @@ class Wiring:
         return {Stage.DELIVER: deliver}
 
     def _reports_not_assessed(self, institution_id: str) -> bool:
-        return self.route(institution_id).report_not_assessed
+        route = self.route(institution_id)
+        return route is None or route.report_not_assessed
 
     @cached_property
     def _institutions(self) -> dict[str, InstitutionSettings]:

@@ -15,6 +15,7 @@ class Fault(StrEnum):
     DESTINATION_REFUSED = "destination_refused"
     DESTINATION_UNAVAILABLE = "destination_unavailable"
     DESTINATION_UNKNOWN = "destination_unknown"
+    INSTITUTION_UNKNOWN = "institution_unknown"
     LATERALITY_BOTH = "laterality_both"
     LEASE_LOST = "lease_lost"
     OBJECT_TOO_LARGE = "object_too_large"

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 
+UNKNOWN_SENDER = "unknown"
+"""Calling AE title, address and institution of an object whose sender a crash made the node forget;
+the sender's next attempt fills them in."""
+
 
 class Sex(StrEnum):
     """Patient's Sex (0010,0040) as the model needs it."""

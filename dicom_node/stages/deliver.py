@@ -19,7 +19,8 @@ from dicom_node.ports import Clock, Ledger, ReportSender
 
 
 class Deliver:
-    """Runs one job(DELIVER); objects that the destination has already are not sent again.
+    """Runs one job(DELIVER); objects that the destination has already are not sent again,
+    and one that it refuses does not hold up the others.
 
     ``kinds``: which objects a destination gets.
     """
@@ -41,9 +42,15 @@ class Deliver:
         """Send what is missing. Raises ``Transient`` or ``Permanent`` by the answer's status."""
         stored = self._ledger.delivered(job.exam_id, job.destination)
         kinds = self._kinds(job.destination)
+        refusals = []
         for report in self._ledger.report_objects(job.exam_id):
             if report.kind in kinds and report.sop_instance_uid not in stored:
-                self._send(job, report)
+                try:
+                    self._send(job, report)
+                except Permanent as refusal:
+                    refusals.append(refusal)
+        if refusals:
+            raise refusals[0]
         self._ledger.complete_deliver(job)
         received_at = self._ledger.exam(job.exam_id).instance.received_at
         exam_delivered((self._clock.now() - received_at).total_seconds())

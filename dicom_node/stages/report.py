@@ -39,7 +39,7 @@ def assessment_of(
 
 
 class Report:
-    """Runs one job(REPORT). ``route``: institution id to its Route."""
+    """Runs one job(REPORT). ``route``: institution id to its Route, None when it is not known."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Report:
         ledger: Ledger,
         reporter: Reporter,
         reference: ReferenceTable,
-        route: Callable[[str], Route],
+        route: Callable[[str], Route | None],
     ) -> None:
         self._spool = spool
         self._ledger = ledger
@@ -63,6 +63,13 @@ class Report:
         """
         exam = self._ledger.exam(job.exam_id)
         route = self._route(exam.instance.institution_id)
+        if route is None:
+            raise Permanent(
+                Fault.INSTITUTION_UNKNOWN,
+                f"exam {exam.exam_id} belongs to no configured institution, so its report has no "
+                "destination: have the image sent again or add the institution, then "
+                f"`dicom-node job retry {job.job_id}`",
+            )
         request = ReportRequest(
             path=self._spool.path(exam.instance.content_sha256),
             content_sha256=exam.instance.content_sha256,

@@ -32,9 +32,11 @@ class Screen:
     def __call__(self, job: Job) -> None:
         """Store the decision and queue the next job.
 
-        Raises ``Permanent`` when the header cannot be read or a person must look first.
+        Raises ``Permanent`` when the object has changed on the disk, when its header cannot be
+        read, or when a person must look first.
         """
         exam = self._ledger.exam(job.exam_id)
+        self._spool.verify(exam.instance.content_sha256)
         header = self._read_header(self._spool.path(exam.instance.content_sha256))
         decision = self._decide(header)
         if isinstance(decision, Ineligible):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from dicom_node.adapters.ledger.migrate import migrate
 from dicom_node.domain.delivery import Verdict
 from dicom_node.domain.eligibility import Reason
 from dicom_node.domain.errors import Fault, LeaseLost
-from dicom_node.domain.exam import Outcome, Receipt
+from dicom_node.domain.exam import UNKNOWN_SENDER, Outcome, Receipt
 from dicom_node.domain.job import Job, JobState, Stage
 from dicom_node.domain.retry import MAX_CRASHES, Park, RetryAt
 from dicom_node.ports import Ledger
@@ -348,3 +349,18 @@ def test_own_reports_are_recognised(ledger: Ledger) -> None:
     exam_id = exam_before(ledger, Stage.DELIVER)
     assert all(ledger.is_own_report(made.sop_instance_uid) for made in report_objects(exam_id))
     assert not ledger.is_own_report(instance().sop_instance_uid)
+
+
+def test_a_forgotten_sender_is_filled_in_when_the_object_comes_again(ledger: Ledger) -> None:
+    forgotten = replace(
+        instance(),
+        institution_id=UNKNOWN_SENDER,
+        calling_ae_title=UNKNOWN_SENDER,
+        peer_address=UNKNOWN_SENDER,
+    )
+    exam_id, _ = ledger.record_instance(forgotten)
+    other = replace(instance(), institution_id="hospital-2")
+    assert ledger.record_instance(instance()) == (exam_id, Receipt.DUPLICATE)
+    assert ledger.record_instance(other) == (exam_id, Receipt.DUPLICATE)
+    found = ledger.exam(exam_id).instance
+    assert (found.institution_id, found.calling_ae_title) == ("hospital-1", "MODALITY")

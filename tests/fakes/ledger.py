@@ -11,7 +11,7 @@ from dicom_node.domain.assessment import Prediction
 from dicom_node.domain.delivery import Delivery, ReportObject, Verdict
 from dicom_node.domain.eligibility import Reason
 from dicom_node.domain.errors import Fault, LeaseLost
-from dicom_node.domain.exam import Exam, Instance, Outcome, Receipt
+from dicom_node.domain.exam import UNKNOWN_SENDER, Exam, Instance, Outcome, Receipt
 from dicom_node.domain.job import Job, JobEvent, JobState, Stage, next_state
 from dicom_node.domain.retry import MAX_CRASHES, Park, RetryAt
 from dicom_node.ports import Clock, Eligibility
@@ -43,6 +43,7 @@ class InMemoryLedger:
             if exam.instance.sop_instance_uid == uid
         }
         if instance.content_sha256 in known:
+            self._fill_in_sender(known[instance.content_sha256], instance)
             return known[instance.content_sha256], Receipt.DUPLICATE
         exam_id = len(self.exams) + 1
         self.exams[exam_id] = Exam(
@@ -57,6 +58,17 @@ class InMemoryLedger:
         fault = Fault.CONFLICTING_CONTENT if known else None
         self._enqueue(exam_id, Stage.SCREEN, fault=fault)
         return exam_id, Receipt.CONFLICT if known else Receipt.NEW
+
+    def _fill_in_sender(self, exam_id: int, instance: Instance) -> None:
+        exam = self.exams[exam_id]
+        if exam.instance.institution_id == UNKNOWN_SENDER:
+            named = replace(
+                exam.instance,
+                institution_id=instance.institution_id,
+                calling_ae_title=instance.calling_ae_title,
+                peer_address=instance.peer_address,
+            )
+            self.exams[exam_id] = replace(exam, instance=named)
 
     def claim(
         self,

@@ -27,6 +27,10 @@ class NamedSpool:
     def keep(self, partial: Path) -> KeptObject:
         return KeptObject(content_sha256=partial.stem, size_bytes=1)
 
+    def verify(self, content_sha256: str) -> None:
+        if content_sha256 == "rotten":
+            raise Permanent(Fault.CORRUPT_SPOOL, "the object has changed")
+
     def path(self, content_sha256: str) -> Path:
         if content_sha256 == "missing":
             raise Permanent(Fault.CORRUPT_SPOOL, "the object is missing")

@@ -61,6 +61,7 @@ class Node:
     header: Callable[[Path], Header] = lambda _: HAND
     batch_max: int = 1
     reports_not_assessed: bool = True
+    institution_is_known: bool = True
     kinds: tuple[ReportKind, ...] = tuple(ReportKind)
     finished: list[Stage] = field(default_factory=list)
 
@@ -83,7 +84,7 @@ class Node:
                     ledger=self.ledger,
                     reporter=self.reporter,
                     reference=load_reference_table("greulich-pyle-v-vi"),
-                    route=lambda _: route,
+                    route=lambda _: route if self.institution_is_known else None,
                 ),
             },
             infer=Infer(
@@ -246,6 +247,30 @@ def test_an_unavailable_destination_is_tried_again_and_only_what_is_missing_is_s
     assert node.jobs(JobState.QUEUED) == []
 
 
+def test_an_object_that_changed_on_the_disk_is_parked_before_anybody_reads_it() -> None:
+    node = Node()
+    node.receive("rotten")
+    node.run()
+    assert [job.fault for job in node.jobs(JobState.PARKED)] == [Fault.CORRUPT_SPOOL]
+
+
+def test_a_report_of_an_unknown_institution_goes_nowhere() -> None:
+    node = Node(institution_is_known=False)
+    node.receive("hand")
+    node.run()
+    [parked] = node.jobs(JobState.PARKED)
+    assert (parked.stage, parked.fault) == (Stage.REPORT, Fault.INSTITUTION_UNKNOWN)
+    assert node.sender.sent == []
+
+
+def test_a_refused_object_does_not_hold_up_the_others() -> None:
+    node = Node(sender=ScriptedSender([0xC000]))
+    node.receive("hand")
+    node.run()
+    assert [uid for _, uid in node.sender.sent] == ["2.25.1.0", "2.25.1.1"]
+    assert [job.fault for job in node.jobs(JobState.QUEUED)] == [Fault.DESTINATION_REFUSED]
+
+
 def test_a_destination_gets_only_the_kinds_of_objects_it_wants() -> None:
     node = Node(kinds=(ReportKind.NARRATIVE,))
     node.receive("hand")
@@ -255,12 +280,12 @@ def test_a_destination_gets_only_the_kinds_of_objects_it_wants() -> None:
 
 
 def test_a_refusing_destination_is_tried_three_times_and_then_parked() -> None:
-    node = Node(sender=ScriptedSender([0xC000, 0xA900, 0x0122]))
+    node = Node(sender=ScriptedSender([0xC000, 0x0000, 0xA900, 0x0122]))
     node.receive("hand")
     for _ in range(3):
         node.run()
         node.clock.advance(3600)
-    assert len(node.sender.sent) == 3
+    assert len(node.sender.sent) == 4
     [parked] = node.jobs(JobState.PARKED)
     assert parked.fault is Fault.DESTINATION_REFUSED
     assert "0122" in parked.detail

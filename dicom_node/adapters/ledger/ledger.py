@@ -31,7 +31,7 @@ from dicom_node.domain.assessment import Prediction
 from dicom_node.domain.delivery import Delivery, ReportObject, Verdict
 from dicom_node.domain.eligibility import Reason
 from dicom_node.domain.errors import Fault
-from dicom_node.domain.exam import Exam, Instance, Outcome, Receipt
+from dicom_node.domain.exam import UNKNOWN_SENDER, Exam, Instance, Outcome, Receipt
 from dicom_node.domain.job import Job, JobEvent, Stage
 from dicom_node.domain.retry import Park, RetryAt
 from dicom_node.ports import Clock, Eligibility
@@ -57,6 +57,7 @@ class SqlLedger:
         with self._database.write() as connection:
             known = rows.exams_by_content(connection, instance.sop_instance_uid)
             if instance.content_sha256 in known:
+                _fill_in_sender(connection, instance)
                 return known[instance.content_sha256], Receipt.DUPLICATE
             exam_id = _enter(connection, instance)
             if not known:
@@ -260,6 +261,23 @@ def _enter(connection: Connection, instance: Instance) -> int:
     made = insert(exams).values(instance_id=instance_id, outcome=Outcome.PENDING)
     exam_id: int = connection.execute(made.returning(exams.c.exam_id)).scalar_one()
     return exam_id
+
+
+def _fill_in_sender(connection: Connection, instance: Instance) -> None:
+    """An object that a crash left without its sender gets it when it is sent again."""
+    connection.execute(
+        update(instances)
+        .where(
+            instances.c.sop_instance_uid == instance.sop_instance_uid,
+            instances.c.content_sha256 == instance.content_sha256,
+            instances.c.institution_id == UNKNOWN_SENDER,
+        )
+        .values(
+            institution_id=instance.institution_id,
+            calling_ae_title=instance.calling_ae_title,
+            peer_address=instance.peer_address,
+        )
+    )
 
 
 def _change_exam(connection: Connection, job: Job, **values: object) -> None:
