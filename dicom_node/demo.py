@@ -18,12 +18,12 @@ from dicom_node.adapters.ledger import OperatorLedger
 from dicom_node.adapters.ledger.queries import ExamDetails
 from dicom_node.adapters.scu.association import Peer
 from dicom_node.adapters.scu.exam_sender import Sent, send_files
-from dicom_node.domain.errors import Fault, Permanent, Transient
+from dicom_node.domain.errors import Fault, Transient
 from dicom_node.domain.exam import Outcome
 from dicom_node.domain.job import JobState
 from dicom_node.headers import read_identity
 from dicom_node.node import readiness
-from dicom_node.offline import find_files
+from dicom_node.offline import picture_names
 from dicom_node.scp.archive_peer import ArchivePeer
 from dicom_node.settings import Settings, load_settings
 from dicom_node.wiring import Folders, Wiring
@@ -77,6 +77,11 @@ class DemoFolder:
         return self.root / "node.log"
 
     @property
+    def pictures(self) -> Path:
+        """The annotated radiographs."""
+        return self.root / "pictures"
+
+    @property
     def pacs(self) -> Path:
         """What the archive received."""
         return self.root / "pacs"
@@ -101,14 +106,6 @@ def draw_phantoms(folder: DemoFolder, *, count: int, seed: int) -> list[Path]:
         files.append(drawn / f"synthetic-{index}-{exam.sex}-{exam.bone_age_months:.0f}mo.dcm")
         write_radiograph(files[-1], exam)
     return files
-
-
-def radiographs(files: Sequence[Path]) -> list[Path]:
-    """The DICOM files that the command line names. Raises ``Permanent`` when there are none."""
-    found = find_files(files)
-    if not found:
-        raise Permanent(Fault.UNREADABLE_OBJECT, "no files found: name DICOM files or folders")
-    return found
 
 
 @contextmanager
@@ -149,6 +146,7 @@ def exchange(
     """Send every file, wait for its report and yield what came back, in the order of sending."""
     wiring = Wiring(settings)
     operator = OperatorLedger(wiring.folders.ledger, wiring.clock)
+    names = picture_names(files)
     answered: dict[Path, tuple[Sent, float]] = {}
     for sent in send_files(files, address(settings), calling_ae_title=_SENDER):
         answered[sent.path] = (sent, time.monotonic())
@@ -158,7 +156,8 @@ def exchange(
                 status = "" if sent.status is None else f"status {sent.status:04X} "
                 yield Answer(file=sent.path, error=f"{status}{sent.error}".strip())
             else:
-                yield _answer(wiring, operator, archive, folder, sent.path, answered_at)
+                target = folder.pictures / names[sent.path]
+                yield _answer(wiring, operator, archive, target, sent.path, answered_at)
     finally:
         operator.close()
 
@@ -167,7 +166,7 @@ def _answer(
     wiring: Wiring,
     operator: OperatorLedger,
     archive: ArchivePeer,
-    folder: DemoFolder,
+    picture: Path,
     file: Path,
     answered_at: float,
 ) -> Answer:
@@ -185,7 +184,7 @@ def _answer(
         sd_months=prediction.sd_months if prediction else None,
         report_seconds=max(arrived[uid] for uid in uids) - answered_at if complete else None,
         reports=tuple(archive.path(uid) for uid in uids if uid in arrived),
-        picture=_draw(wiring, details, folder, file),
+        picture=_draw(wiring, details, picture, file),
     )
 
 
@@ -212,15 +211,13 @@ def _fault(details: ExamDetails) -> str | None:
     return str(parked[0]) if parked else None
 
 
-def _draw(wiring: Wiring, details: ExamDetails, folder: DemoFolder, file: Path) -> Path | None:
+def _draw(wiring: Wiring, details: ExamDetails, picture: Path, file: Path) -> Path | None:
     if details.prediction is None or details.eligibility is None:
         return None
-    pictures = folder.root / "pictures"
-    pictures.mkdir(exist_ok=True)
-    path = pictures / f"{file.stem}.png"
+    picture.parent.mkdir(exist_ok=True)
     assessment = wiring.assessment(details.eligibility, details.prediction)
-    wiring.picture(file, assessment, wiring.settings.node.language).save(path)
-    return path
+    wiring.picture(file, assessment, wiring.settings.node.language).save(picture)
+    return picture
 
 
 def _wait_until_ready(
@@ -258,14 +255,13 @@ def narrative_of(paths: Sequence[Path]) -> list[tuple[str, str]]:
     for path in paths:
         document = dcmread(path)
         if document.ConceptNameCodeSequence[0].CodeValue != _MEASUREMENT_REPORT:
-            return list(_sentences(document))
+            sections = [i for i in document.ContentSequence if i.ValueType == "CONTAINER"]
+            return [pair for section in sections for pair in _sentences(section)]
     return []
 
 
-def _sentences(container: Dataset) -> Iterator[tuple[str, str]]:
-    heading = container.ConceptNameCodeSequence[0].CodeMeaning
-    for item in container.get("ContentSequence", []):
+def _sentences(section: Dataset) -> Iterator[tuple[str, str]]:
+    heading = section.ConceptNameCodeSequence[0].CodeMeaning
+    for item in section.ContentSequence:
         if item.ValueType == "TEXT":
             yield heading, item.TextValue
-        elif item.ValueType == "CONTAINER":
-            yield from _sentences(item)

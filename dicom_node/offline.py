@@ -54,11 +54,13 @@ def find_files(paths: Iterable[Path]) -> list[Path]:
 def picture_names(files: Sequence[Path]) -> dict[Path, str]:
     """A file name for the picture of each file; files of the same name get a number."""
     names: dict[Path, str] = {}
+    taken: set[str] = set()
     for file in dict.fromkeys(files):
         name = file.name.removesuffix(".dcm")
-        numbered = (f"{name}-{number}.png" for number in count(2))
-        taken = set(names.values())
-        names[file] = next(free for free in chain([f"{name}.png"], numbered) if free not in taken)
+        numbered = (f"{name}-{number}" for number in count(2))
+        free = next(candidate for candidate in chain([name], numbered) if candidate not in taken)
+        taken.add(free)
+        names[file] = f"{free}.png"
     return names
 
 

@@ -8,7 +8,12 @@ from dicom_node import __version__
 from dicom_node.cli.exam_commands import exam, job, status
 from dicom_node.cli.file_commands import echo, predict, send
 from dicom_node.cli.node_commands import demo, doctor, process, serve
-from dicom_node.cli.output import LANGUAGES, Screen, language_of_environment
+from dicom_node.cli.output import (
+    LANGUAGES,
+    Screen,
+    accept_any_text,
+    language_of_environment,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -20,6 +25,7 @@ def main(context: click.Context, lang: str | None) -> None:
 
     For research use only; not for diagnosis.
     """
+    accept_any_text()
     context.obj = Screen(lang or language_of_environment())
 
 

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.text import Text
 
+from dicom_node.cli.options import files_from
 from dicom_node.cli.output import Screen, print_json
 from dicom_node.demo import (
     Answer,
@@ -21,7 +22,6 @@ from dicom_node.demo import (
     exchange,
     narrative_of,
     new_folder,
-    radiographs,
     running_node,
 )
 
@@ -36,7 +36,7 @@ def run_demo(
     folder = new_folder(out)
     progress = Console(stderr=True, highlight=False)
     if files:
-        sources = radiographs(files)
+        sources = files_from(screen, files)
     else:
         progress.print(screen.text("demo_draws", count=count))
         sources = draw_phantoms(folder, count=count, seed=seed)

@@ -163,7 +163,8 @@ def send(
     """Send DICOM files by C-STORE, each in its own transfer syntax."""
     files = files_from(screen, paths)
     results: list[Sent] = []
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    terminal = Console(stderr=True)
+    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
         task = progress.add_task(screen.text("sending"), total=len(files))
         for sent in send_files(files, peer, calling_ae_title=calling, associations=associations):
             results.append(sent)

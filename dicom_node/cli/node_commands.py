@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import signal
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -41,8 +43,20 @@ _MARKS = {CheckStatus.OK: "✓", CheckStatus.WARNING: "!", CheckStatus.FAILED: "
 
 @click.command()
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path, exists=True))
-@click.option("--out", default="demo", type=click.Path(path_type=Path), show_default=True)
-@click.option("--count", default=3, show_default=True, type=click.IntRange(1, 100))
+@click.option(
+    "--out",
+    default="demo",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder that keeps everything, in a new one for each run.",
+)
+@click.option(
+    "--count",
+    default=3,
+    show_default=True,
+    type=click.IntRange(1, 100),
+    help="How many synthetic hands are drawn.",
+)
 @click.option("--seed", default=1, show_default=True, help="Which synthetic hands are drawn.")
 @json_option
 @click.pass_obj
@@ -53,6 +67,7 @@ def demo(
 
     Without FILES the radiographs are synthetic. For research use only; not for diagnosis.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the node that it runs ends with it
     with readable_errors():
         complete = run_demo(screen, files, out=out, count=count, seed=seed, as_json=as_json)
     if not complete:
@@ -107,20 +122,32 @@ def _checks(
 ) -> dict[str, Callable[[], Finding]]:
     wiring = Wiring(settings)
     node, ledger = settings.node, wiring.folders.ledger
+    folder = _existing(node.data_dir)
+
+    def ours() -> bool:
+        return is_running(wiring.folders)
+
     checks: dict[str, Callable[[], Finding]] = {
         "configuration": lambda: check_config(config),
-        "data folder": lambda: check_data_folder(node.data_dir),
-        "disk": lambda: check_disk(node.data_dir, settings.receive.high_water_percent),
+        "data folder": lambda: check_data_folder(folder),
+        "disk": lambda: check_disk(folder, settings.receive.high_water_percent),
         "clock": check_clock,
         "ledger": lambda: check_ledger(lambda: current_revision(ledger), head_revision()),
         "model": lambda: check_model(wiring.predictor.verify),
         "decoders": lambda: check_decoders(IMAGE_TRANSFER_SYNTAXES),
-        "port": lambda: check_port(node.bind, node.port, ours=lambda: is_running(wiring.folders)),
+        "port": lambda: check_port(node.bind, node.port, ours=ours),
+        "metrics port": lambda: check_port(node.bind, node.metrics_port, ours=ours),
     }
     for destination in settings.destinations:
         echo = functools.partial(_trouble, screen, settings, destination)
         checks[f"destination {destination.name}"] = functools.partial(check_destination, echo)
     return checks
+
+
+def _existing(folder: Path) -> Path:
+    """The folder itself, or where `serve` will make it: the nearest one above that exists."""
+    absolute = folder.absolute()
+    return next(place for place in (absolute, *absolute.parents) if place.exists())
 
 
 def _trouble(screen: Screen, settings: Settings, destination: DestinationSettings) -> str | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import sys
 import tomllib
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -64,11 +66,18 @@ class Failed(click.ClickException):
 
 def print_json(value: Any) -> None:
     """One JSON document on one line of standard output; times as in ISO 8601."""
-    click.echo(json.dumps(value, ensure_ascii=False, default=_json_value))
+    click.echo(json.dumps(value, default=_json_value))
 
 
 def _json_value(value: object) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def accept_any_text() -> None:
+    """Escape what the encoding of standard output lacks (accents, odd file names) instead of
+    failing."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def language_of_environment() -> str:
