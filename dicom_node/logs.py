@@ -75,6 +75,9 @@ EVENTS: Mapping[str, Event] = {
     "node_started": _event("info", "the node receives", "version", "port", "seconds"),
     "node_stopped": _event("info", "all processes have ended", "exit_code"),
     "process_started": _event("info", "a process runs", "process", "pid"),
+    "process_not_started": _event(
+        "error", "the system could not start a process; it is tried again", "process", "error"
+    ),
     "process_exited": _event("warning", "a process ended", "process", "pid", "exit_code"),
     "process_restarted": _event(
         "warning", "a process that ended runs again, for the `count`th time", "process", "count"
@@ -87,6 +90,9 @@ EVENTS: Mapping[str, Event] = {
         "info", "open work is finished; `count`: associations that were cut", "count"
     ),
     "ledger_migrated": _event("info", "the ledger has its current schema", "version"),
+    "clock_stepped_back": _event(
+        "warning", "jobs that waited for a time far ahead were made due", "count"
+    ),
     "ledger_unavailable": _event(
         "error", "the ledger cannot commit; the worker waits and tries again", "fault", "error"
     ),

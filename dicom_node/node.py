@@ -38,10 +38,12 @@ from dicom_node.processes import (
 from dicom_node.scp.listener import listen
 from dicom_node.scp.policy import LOCAL_INSTITUTION
 from dicom_node.settings import Settings
+from dicom_node.stopping import stop_event
 from dicom_node.supervisor import ProcessSpec, Supervisor
 from dicom_node.wiring import Folders, Wiring
 
-_LOCK_SECONDS = 30.0
+_LOCK_SECONDS = 100.0
+"""Longer than the drain of the processes that a dead supervisor left behind."""
 _SILENT_LOOP_SECONDS = 10.0
 _ROLE_ORDER = {
     Role.RECEIVER: (0, RECEIVER_GRACE_SECONDS + 10),
@@ -57,9 +59,7 @@ def serve(settings: Settings, config: str | None) -> None:
     """
     begun = time.monotonic()
     configure_logging("supervisor")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_event(signal.SIGTERM, signal.SIGINT)
     folders = Folders(root=settings.node.data_dir)
     with _locked(folders) as lock, _listen(settings) as listening:
         prepare(settings)
@@ -74,7 +74,7 @@ def serve(settings: Settings, config: str | None) -> None:
             lock=lock,
         )
         supervisor = Supervisor(
-            _specs(settings, config, inherited),
+            _specs(settings, _kept_config(config, folders), inherited),
             run_dir=folders.run,
             ended=_note_end,
             draining=listening.close,
@@ -89,6 +89,13 @@ def serve(settings: Settings, config: str | None) -> None:
         os.close(held)
         health.stop()
     log("node_stopped", exit_code=0)
+
+
+def _kept_config(config: str | None, folders: Folders) -> str | None:
+    """A copy for the processes: one that starts again must not read what was edited meanwhile."""
+    if config is None:
+        return None
+    return str(shutil.copyfile(config, folders.run / "node.toml"))
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -278,7 +285,8 @@ def _wait_for_lock(descriptor: int, folders: Folders) -> None:
         if time.monotonic() > deadline:
             raise Transient(
                 Fault.STORAGE_UNAVAILABLE,
-                f"another node uses the data folder {folders.root}: stop it, or set node.data_dir",
+                f"another node, or one that still drains, uses the data folder {folders.root}: "
+                "stop it, or set node.data_dir to another folder",
             )
         time.sleep(0.1)
 

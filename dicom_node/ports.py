@@ -11,8 +11,8 @@ from typing import Protocol
 from dicom_node.domain.assessment import Assessment, Prediction
 from dicom_node.domain.delivery import Delivery, ReportObject
 from dicom_node.domain.eligibility import Note, Reason
-from dicom_node.domain.exam import Exam, Header, Instance, Laterality, Outcome, Receipt, Sex
-from dicom_node.domain.job import Job, JobState, Stage
+from dicom_node.domain.exam import Exam, Header, Instance, Laterality, Receipt, Sex
+from dicom_node.domain.job import Job, Stage
 from dicom_node.domain.retry import Park, RetryAt
 
 
@@ -91,7 +91,8 @@ class Ledger(Protocol):
         """Enter a kept instance, its exam and job(SCREEN); return the exam's id.
 
         The same SOP Instance UID with the same content is a DUPLICATE: nothing changes, but that
-        a sender which was UNKNOWN_SENDER is filled in. With other
+        a sender which was UNKNOWN_SENDER is filled in and that a job which waited for the object
+        (CORRUPT_SPOOL, INSTITUTION_UNKNOWN) is queued again. With other
         content it is a
         CONFLICT: the exam is entered with a parked job (CONFLICTING_CONTENT).
         """
@@ -227,11 +228,9 @@ __all__ = [
     "Clock",
     "Eligibility",
     "HeaderReader",
-    "JobState",
     "JournalEntry",
     "KeptObject",
     "Ledger",
-    "Outcome",
     "PredictionRequest",
     "Predictor",
     "ReportRequest",

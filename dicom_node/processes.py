@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
@@ -23,6 +23,7 @@ from dicom_node.schedule import Schedule, Task
 from dicom_node.scp.server import Receiver
 from dicom_node.settings import Settings
 from dicom_node.stages.accept import Accept
+from dicom_node.stopping import stop_event
 from dicom_node.supervisor import ready_path
 from dicom_node.wiring import Wiring
 from dicom_node.worker import LEASE_SECONDS, Batch, Worker
@@ -31,6 +32,7 @@ RECEIVER_GRACE_SECONDS = 60.0
 WORKER_GRACE_SECONDS = 60.0
 DELIVERY_GRACE_SECONDS = 90.0
 _MODEL_CHECK_SECONDS = 3600
+_CLOCK_CHECK_SECONDS = 60
 _DESTINATION_CHECK_SECONDS = 60
 
 
@@ -62,7 +64,8 @@ class Inherited:
 def run_process(settings: Settings, role: Role, name: str, inherited: Inherited) -> None:
     """Run one process until SIGTERM or until the supervisor is gone."""
     configure_logging(name)
-    stop = _stop_on_signal(inherited.lifeline)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
+    stop = stop_event(signal.SIGTERM, lifeline=inherited.lifeline)
     wiring = Wiring(settings)
     metrics.activate(wiring.folders.metrics, name)
     _ROLES[role](wiring, name, inherited, stop)
@@ -137,6 +140,11 @@ def _deliver(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Ev
                 run=lambda: _check_model(wiring),
             ),
             Task(
+                name="clock_step",
+                every_seconds=_CLOCK_CHECK_SECONDS,
+                run=lambda: _mend_clock_step(wiring),
+            ),
+            Task(
                 name="unknown_destinations",
                 every_seconds=_DESTINATION_CHECK_SECONDS,
                 run=lambda: _park_unknown_destinations(wiring, name),
@@ -147,7 +155,13 @@ def _deliver(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Ev
     for lane in lanes:
         lane.start()
     _say_ready(wiring, name)
-    _pass_rings_on(EventBell(inherited.delivery_bell), bells, stop)
+    bell = EventBell(inherited.delivery_bell)
+    while not stop.is_set():
+        bell.wait(1.0)
+        for lane_bell in bells.values():
+            lane_bell.ring()
+        if not stop.is_set() and not all(lane.is_alive() for lane in lanes):
+            raise SystemExit(1)  # the lane has logged why; the supervisor starts all lanes anew
     for lane in lanes:
         lane.join()
     schedule.stop()
@@ -168,14 +182,7 @@ def _lane(
         destination=destination,
         done=lambda _: None,
     )
-    return threading.Thread(target=worker.run, args=(stop,), name=owner)
-
-
-def _pass_rings_on(bell: EventBell, lanes: Mapping[str, EventBell], stop: threading.Event) -> None:
-    while not stop.is_set():
-        bell.wait(1.0)
-        for lane in lanes.values():
-            lane.ring()
+    return threading.Thread(target=worker.run, args=(stop,), name=owner, daemon=True)
 
 
 def _park_unknown_destinations(wiring: Wiring, name: str) -> None:
@@ -210,6 +217,12 @@ def _claim_for(wiring: Wiring, owner: str, destination: str) -> list[Job]:
     )
 
 
+def _mend_clock_step(wiring: Wiring) -> None:
+    mended = wiring.ledger.mend_clock_step()
+    if mended:
+        log("clock_stepped_back", count=mended)
+
+
 def _check_model(wiring: Wiring) -> None:
     """Say so when a file of the model has changed. The loaded model goes on; a restart would refuse
     the changed one."""
@@ -232,19 +245,6 @@ def _say_ready(wiring: Wiring, name: str) -> None:
     partial = path.with_suffix(".part")
     partial.write_text(str(os.getpid()))
     partial.replace(path)
-
-
-def _stop_on_signal(lifeline: int) -> threading.Event:
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
-
-    def watch() -> None:
-        os.read(lifeline, 1)  # returns when the supervisor is gone
-        stop.set()
-
-    threading.Thread(target=watch, daemon=True, name="lifeline").start()
-    return stop
 
 
 _ROLES: dict[Role, Callable[[Wiring, str, Inherited, threading.Event], None]] = {

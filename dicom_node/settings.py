@@ -26,6 +26,7 @@ from pydantic_settings import (
 )
 
 from dicom_node.domain.delivery import ReportKind
+from dicom_node.domain.exam import UNKNOWN_SENDER
 
 AeTitle = Annotated[
     str,
@@ -35,6 +36,8 @@ AeTitle = Annotated[
 ]
 """Application Entity title: 1 to 16 printable characters without backslash (PS3.5 6.2, VR AE)."""
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+_RESERVED_IDS = frozenset({"local", UNKNOWN_SENDER})
+"""Institution of unrestricted senders, and of objects whose sender was forgotten."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -93,8 +96,8 @@ class DestinationSettings(_Section):
     port: Annotated[int, Field(ge=1, le=65535)]
     tls: Literal[False] = False
     storage_commitment: Literal[False] = False
-    objects: tuple[ReportKind, ...] = tuple(ReportKind)
-    timeout_seconds: Positive = 30
+    objects: Annotated[tuple[ReportKind, ...], Field(min_length=1)] = tuple(ReportKind)
+    timeout_seconds: Annotated[int, Field(ge=1, le=30)] = 30
 
 
 class InferenceSettings(_Section):
@@ -136,12 +139,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
-        for key, names in (
-            ("destinations: name", [item.name for item in self.destinations]),
-            ("institutions: id", [item.id for item in self.institutions]),
-        ):
-            if twins := _twice(names):
-                raise ValueError(f"{key} {twins} stands twice")
+        _check_names(self.destinations, self.institutions)
         known = {destination.name for destination in self.destinations}
         for institution in self.institutions:
             unknown = ", ".join(sorted(set(institution.destinations) - known))
@@ -159,6 +157,20 @@ class Settings(BaseSettings):
                 "list the senders under [[institutions]]"
             )
         return self
+
+
+def _check_names(
+    destinations: tuple[DestinationSettings, ...], institutions: tuple[InstitutionSettings, ...]
+) -> None:
+    ids = [item.id for item in institutions]
+    for key, names in (
+        ("destinations: name", [item.name for item in destinations]),
+        ("institutions: id", ids),
+    ):
+        if twins := _twice(names):
+            raise ValueError(f"{key} {twins} stands twice")
+    if reserved := _RESERVED_IDS.intersection(ids):
+        raise ValueError(f"institutions: id {', '.join(reserved)} is reserved: choose another")
 
 
 def _twice(names: list[str]) -> str:

@@ -55,11 +55,16 @@ class Child:
             return False
 
     def start(self) -> None:
-        """Start the process."""
+        """Start the process; one that cannot start is tried again by :meth:`restart_when_due`."""
         self._started = time.monotonic()
-        self._process = subprocess.Popen(  # noqa: S603  our own interpreter and module
-            self.spec.command, pass_fds=self.spec.inherited, start_new_session=True
-        )
+        try:
+            self._process = subprocess.Popen(  # noqa: S603  our own interpreter and module
+                self.spec.command, pass_fds=self.spec.inherited, start_new_session=True
+            )
+        except OSError as error:  # no memory or no process left: the others go on
+            log("process_not_started", process=self.spec.name, error=error)
+            self._delay = min(_LONGEST_DELAY_SECONDS, self._delay * 2)
+            return
         log("process_started", process=self.spec.name, pid=self._process.pid)
 
     def ended_pid(self) -> int | None:

@@ -15,8 +15,9 @@ from dicom_node.logs import log
 from dicom_node.metrics import job_parked, stage_finished
 from dicom_node.ports import Clock, Ledger
 
-LEASE_SECONDS = 120.0
-"""Longer than the longest honest attempt: a delivery to a peer that times out on each object."""
+LEASE_SECONDS = 180.0
+"""Longer than the longest honest attempt: a delivery that waits the longest timeout of a
+destination (30 s) for the connection, the association and each of two objects."""
 _IDLE_SECONDS = 1.0
 
 
@@ -105,7 +106,10 @@ class Worker:
         """Fill a batch: what is due now, and once more after a short wait."""
         deadline = time.monotonic() + self._batch.wait_seconds
         while len(jobs) < self._batch.max:
-            more = self._claim([Stage.INFER], limit=self._batch.max - len(jobs))
+            try:
+                more = self._claim([Stage.INFER], limit=self._batch.max - len(jobs))
+            except Transient:
+                break  # what is leased already runs
             jobs += more
             left = deadline - time.monotonic()
             if not more and left <= 0:

@@ -42,16 +42,22 @@ def after_failure(job: Job, error: Exception, *, now: datetime, fraction: float)
     """Decide by the error's kind, the job's age and its attempts. ``fraction`` is a uniform random
     number in 0..1.
 
-    Refusals by a destination are tried three times, because some archives refuse while they
-    restart.
+    Refusals by a destination are tried again, because some archives refuse while they restart: the
+    first always, whatever went before it, and then up to three attempts.
     Errors that are not ours are parked: the one broad except of the worker ends here.
     """
     if not isinstance(error, NodeError):
         return Park(fault=Fault.UNEXPECTED, detail=type(error).__name__)
-    refused = error.fault is Fault.DESTINATION_REFUSED
-    if isinstance(error, Permanent) and not (refused and job.attempt < _REFUSALS_BEFORE_PARKING):
+    if isinstance(error, Permanent) and not _may_be_a_passing_refusal(job, error):
         return Park(fault=error.fault, detail=str(error))
     if now - job.created_at > MAX_AGE:
         return Park(fault=error.fault, detail=f"given up after {MAX_AGE.days} days: {error}")
     delay = timedelta(seconds=backoff_seconds(job.attempt, fraction))
     return RetryAt(run_after=now + delay, fault=error.fault, detail=str(error))
+
+
+def _may_be_a_passing_refusal(job: Job, error: Permanent) -> bool:
+    if error.fault is not Fault.DESTINATION_REFUSED:
+        return False
+    is_first = job.fault is not Fault.DESTINATION_REFUSED
+    return is_first or job.attempt < _REFUSALS_BEFORE_PARKING

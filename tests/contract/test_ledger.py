@@ -364,3 +364,24 @@ def test_a_forgotten_sender_is_filled_in_when_the_object_comes_again(ledger: Led
     assert ledger.record_instance(other) == (exam_id, Receipt.DUPLICATE)
     found = ledger.exam(exam_id).instance
     assert (found.institution_id, found.calling_ae_title) == ("hospital-1", "MODALITY")
+
+
+@pytest.mark.parametrize("fault", [Fault.CORRUPT_SPOOL, Fault.INSTITUTION_UNKNOWN])
+def test_a_job_that_waited_for_the_object_goes_on_when_it_comes_again(
+    ledger: Ledger, fault: Fault
+) -> None:
+    ledger.record_instance(instance())
+    ledger.fail(claim_one(ledger, Stage.SCREEN), Park(fault=fault, detail="why"))
+    assert claim(ledger) == []
+    ledger.record_instance(instance())
+    (job,) = claim(ledger)
+    assert (job.fault, job.crashes) == (None, 0)
+
+
+def test_a_job_parked_for_another_reason_stays_parked_when_the_object_comes_again(
+    ledger: Ledger,
+) -> None:
+    ledger.record_instance(instance())
+    ledger.fail(claim_one(ledger, Stage.SCREEN), Park(fault=Fault.UNEXPECTED, detail="why"))
+    ledger.record_instance(instance())
+    assert claim(ledger) == []

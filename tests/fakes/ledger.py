@@ -44,6 +44,7 @@ class InMemoryLedger:
         }
         if instance.content_sha256 in known:
             self._fill_in_sender(known[instance.content_sha256], instance)
+            self._queue_again(known[instance.content_sha256])
             return known[instance.content_sha256], Receipt.DUPLICATE
         exam_id = len(self.exams) + 1
         self.exams[exam_id] = Exam(
@@ -69,6 +70,20 @@ class InMemoryLedger:
                 peer_address=instance.peer_address,
             )
             self.exams[exam_id] = replace(exam, instance=named)
+
+    def _queue_again(self, exam_id: int) -> None:
+        for job in self.jobs.values():
+            mended = job.fault in (Fault.CORRUPT_SPOOL, Fault.INSTITUTION_UNKNOWN)
+            if job.exam_id == exam_id and job.state is JobState.PARKED and mended:
+                self.jobs[job.job_id] = replace(
+                    job,
+                    state=next_state(job.state, JobEvent.RETRY),
+                    created_at=self._clock.now(),
+                    run_after=self._clock.now(),
+                    crashes=0,
+                    fault=None,
+                    detail="",
+                )
 
     def claim(
         self,

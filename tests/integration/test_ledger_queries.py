@@ -351,3 +351,18 @@ def test_watching_the_queues_reads_open_jobs_only(
     on_jobs = [plan for plan in plans if " jobs" in plan]
     assert len(on_jobs) == 4
     assert all("INDEX jobs_" in plan for plan in on_jobs)
+
+
+@pytest.mark.parametrize("leased", [True, False])
+def test_a_clock_that_was_set_back_does_not_hold_jobs_up(
+    ledger: SqlLedger, clock: ManualClock, leased: bool
+) -> None:
+    clock.advance(86_400)
+    ledger.record_instance(instance())
+    if leased:
+        claim_one(ledger, Stage.SCREEN)
+    clock.advance(-86_400)
+    assert ledger.claim([Stage.SCREEN], owner="worker", lease_seconds=1) == []
+    assert ledger.mend_clock_step() == 1
+    assert ledger.mend_clock_step() == 0
+    claim_one(ledger, Stage.SCREEN)

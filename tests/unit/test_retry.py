@@ -26,7 +26,7 @@ OUTAGE = Transient(Fault.DESTINATION_UNAVAILABLE, "no answer from pacs")
 REFUSAL = Permanent(Fault.DESTINATION_REFUSED, "pacs refuses")
 
 
-def job(*, attempt: int = 1) -> Job:
+def job(*, attempt: int = 1, fault: Fault | None = None) -> Job:
     return Job(
         job_id=1,
         exam_id=1,
@@ -37,6 +37,7 @@ def job(*, attempt: int = 1) -> Job:
         crashes=0,
         created_at=CREATED,
         run_after=CREATED,
+        fault=fault,
     )
 
 
@@ -81,10 +82,17 @@ def test_a_permanent_error_is_parked_at_once() -> None:
 
 
 @pytest.mark.parametrize(("attempt", "parked"), [(1, False), (2, False), (3, True), (4, True)])
-def test_a_refusal_is_tried_three_times(attempt: int, *, parked: bool) -> None:
-    decision = after_failure(job(attempt=attempt), REFUSAL, now=NOW, fraction=0)
+def test_a_repeated_refusal_is_tried_three_times(attempt: int, *, parked: bool) -> None:
+    refused = job(attempt=attempt, fault=Fault.DESTINATION_REFUSED)
+    decision = after_failure(refused, REFUSAL, now=NOW, fraction=0)
     assert isinstance(decision, Park) == parked
     assert decision.fault is Fault.DESTINATION_REFUSED
+
+
+@pytest.mark.parametrize("before", [None, Fault.DESTINATION_UNAVAILABLE])
+def test_the_first_refusal_after_an_outage_is_tried_again(before: Fault | None) -> None:
+    decision = after_failure(job(attempt=12, fault=before), REFUSAL, now=NOW, fraction=0)
+    assert isinstance(decision, RetryAt)
 
 
 @pytest.mark.parametrize("error", [ValueError("Doe^Jane 1.2.3"), MemoryError("Doe^Jane")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from dicom_node.domain.errors import Fault, Transient
 
 _BUSY_SECONDS = 10.0
+_TURN_SECONDS = 0.001
 _PRAGMAS = ("journal_mode = WAL", "foreign_keys = ON")
 _DURABLE = ("PRAGMA synchronous = FULL", "BEGIN IMMEDIATE")
 _QUICK = ("PRAGMA synchronous = NORMAL", "BEGIN IMMEDIATE")
@@ -64,17 +66,30 @@ class Database:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """Writers of all threads and processes queue at a lock file, where the kernel wakes the
-        next one; SQLite's own waiting sleeps longer and longer and lets late comers overtake."""
+        """Writers of all threads and processes take turns at a lock file: SQLite's own waiting
+        sleeps longer and longer and lets late comers overtake."""
         try:
             lock = os.open(self._path.with_name(f"{self._path.name}.lock"), _LOCK_FLAGS, 0o600)
         except OSError as error:
             raise self._unavailable(str(error.strerror)) from error
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._wait_for(lock)
             yield
         finally:
             os.close(lock)
+
+    def _wait_for(self, lock: int) -> None:
+        """Everybody waits for his own time, so that a writer that hangs costs each caller the same
+        and nobody waits for ever."""
+        deadline = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise self._unavailable("another process holds its lock") from None
+            time.sleep(_TURN_SECONDS)
 
     @contextmanager
     def _storage_errors(self) -> Iterator[None]:

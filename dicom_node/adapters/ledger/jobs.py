@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Row, Select, insert, select, text, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    insert,
+    select,
+    text,
+    update,
+)
 
 from dicom_node.adapters.ledger.schema import LEASED, QUEUED, jobs, journal
 from dicom_node.domain.errors import Fault, LeaseLost
 from dicom_node.domain.job import Job, JobEvent, JobState, Stage, next_state
-from dicom_node.domain.retry import MAX_CRASHES
+from dicom_node.domain.retry import CAP_SECONDS, MAX_CRASHES
 
 JOB_COLUMNS: tuple[Column[Any], ...] = (
     jobs.c.job_id,
@@ -29,13 +39,18 @@ JOB_COLUMNS: tuple[Column[Any], ...] = (
     jobs.c.detail,
 )
 _NO_LEASE = {"owner": None, "lease_expires_at": None}
+FRESH = {"crashes": 0, "fault": None, "detail": ""}
+"""What a job that is queued again by somebody leaves behind."""
+_MENDED_BY_SENDING_AGAIN = (Fault.CORRUPT_SPOOL, Fault.INSTITUTION_UNKNOWN)
 _STAGES = tuple(Stage)
+_LONGEST_DELAY = timedelta(seconds=CAP_SECONDS)
 
 
 class JournalLine(StrEnum):
     """What the journal can say about an exam."""
 
     RECEIVED = "received"
+    RECEIVED_AGAIN = "received_again"
     CONFLICT_RECEIVED = "conflict_received"
     CLAIMED = "claimed"
     SCREENED = "screened"
@@ -88,6 +103,15 @@ def enqueue(
 def end_expired_leases(connection: Connection, *, now: datetime) -> None:
     """Take the leases that ran out."""
     _end_leases(connection, jobs.c.lease_expires_at <= now, now=now)
+
+
+def mend_clock_step(connection: Connection, *, now: datetime) -> int:
+    """Jobs that wait, or are leased, until later than they can be: the clock was set back after
+    they were. They are due now; return their number."""
+    latest = now + _LONGEST_DELAY
+    queued = update(jobs).where(text(QUEUED), jobs.c.run_after > latest).values(run_after=now)
+    leased = _end_leases(connection, jobs.c.lease_expires_at > latest, now=now)
+    return leased + connection.execute(queued).rowcount
 
 
 def end_leases_of(connection: Connection, owner: str, *, now: datetime) -> int:
@@ -197,6 +221,18 @@ def operate(connection: Connection, job: Job, step: JobEvent, **values: object) 
         .where(jobs.c.job_id == job.job_id)
         .values(state=next_state(job.state, step), **_NO_LEASE, **values)
     )
+
+
+def queue_again(connection: Connection, exam_id: int, *, now: datetime) -> None:
+    """The object came again: a job that waited for that goes on by itself."""
+    waiting = select(*JOB_COLUMNS).where(
+        jobs.c.exam_id == exam_id,
+        jobs.c.state == JobState.PARKED,
+        jobs.c.fault.in_(_MENDED_BY_SENDING_AGAIN),
+    )
+    for job in map(to_job, connection.execute(waiting).all()):
+        operate(connection, job, JobEvent.RETRY, **FRESH, created_at=now, run_after=now)
+        note_job(connection, job, JournalLine.RECEIVED_AGAIN, now=now)
 
 
 def note(

@@ -57,8 +57,10 @@ class SqlLedger:
         with self._database.write() as connection:
             known = rows.exams_by_content(connection, instance.sop_instance_uid)
             if instance.content_sha256 in known:
+                exam_id = known[instance.content_sha256]
                 _fill_in_sender(connection, instance)
-                return known[instance.content_sha256], Receipt.DUPLICATE
+                steps.queue_again(connection, exam_id, now=now)
+                return exam_id, Receipt.DUPLICATE
             exam_id = _enter(connection, instance)
             if not known:
                 steps.enqueue(connection, exam_id, Stage.SCREEN, now=now)
@@ -93,6 +95,14 @@ class SqlLedger:
         """End the leases of a process that died, as if they had run out; return their number."""
         with self._database.write() as connection:
             return steps.end_leases_of(connection, owner, now=self._clock.now())
+
+    def mend_clock_step(self) -> int:
+        """Make jobs due that a clock which was set back would hold up; return their number.
+
+        A step of less than 15 minutes is not seen: it delays a job by no more than that.
+        """
+        with self._database.write() as connection:
+            return steps.mend_clock_step(connection, now=self._clock.now())
 
     def open_destinations(self) -> frozenset[str]:
         """Destinations that queued DELIVER jobs name."""
