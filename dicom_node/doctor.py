@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
-from dicom_node.domain.assessment import ModelIdentity
+from dicom_node.domain.assessment import ModelIdentity, ReferenceTable
 from dicom_node.domain.errors import NodeError
 from dicom_node.settings import SettingsError, load_settings
 
@@ -136,6 +136,11 @@ def check_model(verify: Callable[[], ModelIdentity]) -> Finding:
     """The model's files have the hashes of their manifest. ``verify`` raises when not."""
     model = verify()
     return _ok(f"{model.name} {model.version}, SHA-256 {model.sha256[:12]}…")
+
+
+def check_reference_table(load: Callable[[], ReferenceTable]) -> Finding:
+    """The configured reference table is there. ``load`` raises when not."""
+    return _ok(load().title)
 
 
 def check_destination(echo: Callable[[], str | None]) -> Finding:

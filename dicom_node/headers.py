@@ -20,6 +20,7 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag, Tag
 
+from dicom_node.domain.assessment import DAYS_PER_MONTH
 from dicom_node.domain.errors import Fault, Permanent, Transient
 from dicom_node.domain.exam import Header, Laterality
 from dicom_node.domain.receipt import Identity
@@ -30,14 +31,16 @@ _T = TypeVar("_T")
 _SOP_INSTANCE_UID = Tag("SOPInstanceUID")
 _MAX_VALUE_BYTES = 65_536
 """Longer values of the attributes below are no honest header; converting them can take minutes."""
-_DAYS_PER_MONTH = 30.436875
-_MONTHS_PER_UNIT = {"D": 1 / _DAYS_PER_MONTH, "W": 7 / _DAYS_PER_MONTH, "M": 1.0, "Y": 12.0}
+_MONTHS_PER_UNIT = {"D": 1 / DAYS_PER_MONTH, "W": 7 / DAYS_PER_MONTH, "M": 1.0, "Y": 12.0}
 _DATE = re.compile(r"(\d{4})([.\-/]?)(\d{2})\2(\d{2})")
 _AGE = re.compile(r"(\d{1,3})([DWMY])")
 _SIDES = {
     "L": Laterality.LEFT,
+    "LEFT": Laterality.LEFT,
     "R": Laterality.RIGHT,
+    "RIGHT": Laterality.RIGHT,
     "B": Laterality.BOTH,
+    "BOTH": Laterality.BOTH,
     "U": Laterality.UNSTATED,
 }
 _DESCRIPTIONS = (
@@ -210,8 +213,8 @@ class _Attributes:
         return self._parsed(keyword, _age_months)
 
     def side(self, keyword: str) -> Laterality | None:
-        """A laterality, None when the attribute is absent or unreadable."""
-        return self._parsed(keyword, lambda text: _SIDES[text[:1].upper()])
+        """A laterality, None when the attribute states no side: absent, U or unreadable."""
+        return self._parsed(keyword, _side)
 
     def code(self) -> str:
         """``scheme:value`` of a code item (PS3.3 8.8)."""
@@ -252,6 +255,11 @@ def _day(text: str) -> date:
         raise ValueError("no date")
     year, _, month, day = match.groups()
     return date(int(year), int(month), int(day))
+
+
+def _side(text: str) -> Laterality | None:
+    sides = {_SIDES[word] for word in text.upper().split("\\")} - {Laterality.UNSTATED}
+    return Laterality.BOTH if len(sides) > 1 else next(iter(sides), None)
 
 
 def _age_months(text: str) -> float:

@@ -60,7 +60,9 @@ class Source:
 
     def local(self, moment: datetime) -> datetime:
         """The moment in the source's time zone if it states one, else in the zone it came in."""
-        return moment.astimezone(timezone(self.utc_offset)) if self.utc_offset else moment
+        if self.utc_offset is None:
+            return moment
+        return moment.astimezone(timezone(self.utc_offset))
 
 
 def read_source(dataset: Dataset) -> Source:

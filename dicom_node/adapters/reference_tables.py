@@ -7,14 +7,11 @@ from pathlib import Path
 
 import dicom_node
 from dicom_node.domain.assessment import ReferenceTable
+from dicom_node.domain.errors import Fault, Permanent
 from dicom_node.domain.exam import Sex
 
 _FOLDER = Path(dicom_node.__file__).parent.parent / "config" / "reference"
 _KEYS = {Sex.FEMALE: "female", Sex.MALE: "male"}
-
-
-class UnknownReferenceTable(Exception):
-    """The configuration names a table that is not there; the message lists the known ones."""
 
 
 def reference_table_ids() -> tuple[str, ...]:
@@ -23,12 +20,17 @@ def reference_table_ids() -> tuple[str, ...]:
 
 
 def load_reference_table(table_id: str) -> ReferenceTable:
-    """Read one table. Raises :class:`UnknownReferenceTable` for an id without a file."""
+    """Read one table.
+
+    Raises ``Permanent`` (REPORT_INVALID) for an id without a file; the message lists the known
+    ones.
+    """
     known = reference_table_ids()
     if table_id not in known:
-        raise UnknownReferenceTable(
+        raise Permanent(
+            Fault.REPORT_INVALID,
             f"inference.reference = {table_id!r} is not a known reference table; "
-            f"use one of: {', '.join(known) or f'none found in {_FOLDER}'}"
+            f"use one of: {', '.join(known) or f'none found in {_FOLDER}'}",
         )
     table = tomllib.loads((_FOLDER / f"{table_id}.toml").read_text(encoding="utf-8"))
     return ReferenceTable(

@@ -70,7 +70,8 @@ class DiskSpool:
         if not path.is_file():
             raise Permanent(
                 Fault.CORRUPT_SPOOL,
-                f"object {content_sha256} is missing from the spool: have it sent again",
+                f"object {content_sha256} is missing from the spool: have it sent again, "
+                "then `dicom-node job retry ID`",
             )
         return path
 
@@ -88,7 +89,8 @@ class DiskSpool:
         if not intact:
             raise Permanent(
                 Fault.CORRUPT_SPOOL,
-                f"object {content_sha256} has changed on the disk: have it sent again",
+                f"object {content_sha256} has changed on the disk: have it sent again, "
+                "then `dicom-node job retry ID`",
             )
 
     def sweep(self) -> frozenset[str]:

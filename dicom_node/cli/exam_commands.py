@@ -56,7 +56,9 @@ def _status(settings: Settings, ledger: OperatorLedger) -> dict[str, Any]:
                 "stage": stage,
                 "state": state,
                 "jobs": count,
-                "oldest_seconds": round(ages.get(stage, 0.0), 1),
+                "oldest_seconds": None
+                if state is JobState.PARKED
+                else round(ages.get(stage, 0.0), 1),
             }
             for (stage, state), count in depths.items()
             if count

@@ -23,6 +23,7 @@ from dicom_node.cli.options import (
     settings_from,
 )
 from dicom_node.cli.output import Failed, Screen, months_in_words, print_json
+from dicom_node.domain.errors import NodeError
 from dicom_node.offline import FileResult, assess_files, picture_names
 from dicom_node.settings import Settings
 from dicom_node.wiring import Wiring
@@ -65,11 +66,12 @@ def predict(
     names = picture_names(files)
     failed = False
     with readable_errors():
-        for result in assess_files(wiring, files):
-            failed = failed or result.error != ""
+        for assessed in assess_files(wiring, files):
+            result = assessed
             picture = png / names[result.path] if png and result.assessment else None
             if picture:
-                _draw(wiring, result, picture, screen.language)
+                result = _drawn(wiring, result, picture, screen.language)
+            failed = failed or result.error != ""
             if as_json:
                 print_json(_as_json(result, picture))
             else:
@@ -78,10 +80,16 @@ def predict(
         raise click.exceptions.Exit(1)
 
 
-def _draw(wiring: Wiring, result: FileResult, target: Path, language: str) -> None:
+def _drawn(wiring: Wiring, result: FileResult, target: Path, language: str) -> FileResult:
+    """The result itself once its picture is saved; a failure when it cannot be drawn."""
     assert result.assessment is not None
+    try:
+        picture = wiring.picture(result.path, result.assessment, language)
+    except NodeError as error:
+        return FileResult(path=result.path, fault=error.fault, error=str(error))
     target.parent.mkdir(parents=True, exist_ok=True)
-    wiring.picture(result.path, result.assessment, language).save(target)
+    picture.save(target)
+    return result
 
 
 def _as_json(result: FileResult, picture: Path | None) -> dict[str, Any]:
@@ -109,7 +117,7 @@ def _as_json(result: FileResult, picture: Path | None) -> dict[str, Any]:
             "hand_box": asdict(found.prediction.hand_box),
             "model": asdict(found.prediction.model),
         }
-    if picture:
+    if picture and not result.error:
         line["picture"] = str(picture)
     return line
 

@@ -29,6 +29,7 @@ from dicom_node.doctor import (
     check_ledger,
     check_model,
     check_port,
+    check_reference_table,
     run_checks,
 )
 from dicom_node.node import is_running
@@ -134,6 +135,7 @@ def _checks(
         "clock": check_clock,
         "ledger": lambda: check_ledger(lambda: current_revision(ledger), head_revision()),
         "model": lambda: check_model(wiring.predictor.verify),
+        "reference table": lambda: check_reference_table(lambda: wiring.reference),
         "decoders": lambda: check_decoders(IMAGE_TRANSFER_SYNTAXES),
         "port": lambda: check_port(node.bind, node.port, ours=ours),
         "metrics port": lambda: check_port(node.bind, node.metrics_port, ours=ours),

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from dicom_node.domain.exam import Laterality, Sex
 
-_DAYS_PER_MONTH = 30.436875
+DAYS_PER_MONTH = 30.436875
 """Mean length of a month of the Gregorian calendar, for the days beyond the full months."""
 
 
@@ -104,7 +104,7 @@ def age_in_months(birth: date, on: date) -> float:
     if days < 0:
         months -= 1
         days += _days_in_previous_month(on)
-    return months + max(0, days) / _DAYS_PER_MONTH
+    return months + max(0, days) / DAYS_PER_MONTH
 
 
 def assess(

@@ -54,7 +54,8 @@ class Screen:
         if decision.disposition is Disposition.HOLD:
             raise Permanent(
                 Fault(decision.reason),
-                f"exam {exam.exam_id} needs a person: {decision.reason}; retry or discard the job",
+                f"exam {exam.exam_id} needs a person: {decision.reason}; discard the job after "
+                "reading it by hand",
             )
         if decision.disposition is Disposition.IGNORE:
             self._ledger.complete_ignored(job, decision.reason, study_instance_uid=study)

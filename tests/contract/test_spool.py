@@ -217,6 +217,7 @@ def test_a_missing_object_is_corrupt_spool(spool: DiskSpool) -> None:
         with pytest.raises(Permanent) as caught:
             look("ab" * 32)
         assert caught.value.fault is Fault.CORRUPT_SPOOL
+        assert "sent again, then `dicom-node job retry ID`" in str(caught.value)
 
 
 @pytest.mark.parametrize("at", [130, 140, 250, len(dicom_file()) - 1])
@@ -230,6 +231,7 @@ def test_a_changed_byte_is_found(spool: DiskSpool, at: int) -> None:
     with pytest.raises(Permanent) as caught:
         spool.verify(content_sha256)
     assert caught.value.fault is Fault.CORRUPT_SPOOL
+    assert "sent again, then `dicom-node job retry ID`" in str(caught.value)
 
 
 @pytest.mark.parametrize("length", [0, 135, 5000])

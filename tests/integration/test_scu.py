@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +22,8 @@ from dicom_node.adapters.scu import (
     DestinationAddress,
     DicomReportSender,
     Peer,
+    association,
+    echo,
     report_sender,
     send_files,
 )
@@ -138,6 +142,65 @@ def test_the_same_report_sent_again_is_the_same_object(archive: ArchivePeer) -> 
     assert [sender.send("pacs", sent) for _ in range(3)] == [0, 0, 0]
     sender.close()
     assert list(archive.arrived) == [sent.sop_instance_uid]
+
+
+def reset(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+@pytest.fixture
+def resetting_peer() -> Iterator[int]:
+    """The port of a peer that accepts every connection and resets it at once."""
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return  # the test is over
+            reset(connection)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listening.getsockname()[1]
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def reset_connection(_peer: Peer, _timeout_seconds: float) -> socket.socket:
+    """A connection whose peer's reset has come already."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        connection = socket.create_connection(listening.getsockname())
+        accepted, _ = listening.accept()
+        reset(accepted)
+    with pytest.raises(ConnectionResetError):
+        connection.recv(1)
+    return connection
+
+
+def test_a_peer_that_resets_at_any_moment_is_tried_again(resetting_peer: int) -> None:
+    for _ in range(200):
+        error = failure(resetting_peer)
+        assert isinstance(error, Transient), error
+        assert error.fault is Fault.DESTINATION_UNAVAILABLE
+
+
+def test_a_reset_before_the_request_has_a_readable_cause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(association, "connect", reset_connection)
+    error = failure(free_port())
+    assert isinstance(error, Transient)
+    assert str(error).endswith("no connection: the peer closed it at once")
+
+
+def test_echo_explains_a_reset_before_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(echo, "connect", reset_connection)
+    peer = Peer(host="127.0.0.1", port=free_port(), ae_title="PACS")
+    *_, last = diagnose(peer, calling_ae_title="BONEAGE")
+    assert (last.name, last.ok, last.hint) == (StepName.ASSOCIATION, False, Hint.NOT_DICOM)
 
 
 def test_threads_share_a_destination(archive: ArchivePeer) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dicom_node import doctor
+from dicom_node.adapters.reference_tables import load_reference_table
 from dicom_node.doctor import CheckStatus, Finding
 from dicom_node.domain.assessment import ModelIdentity
 from dicom_node.domain.errors import Fault, Permanent
@@ -142,6 +143,16 @@ def test_a_verified_model_is_named() -> None:
     model = ModelIdentity(name="boneage", version="1.2", sha256="ab" * 32)
     text = found(doctor.check_model(lambda: model), CheckStatus.OK)
     assert text.startswith("boneage 1.2, SHA-256 abababababab")
+
+
+def test_a_reference_table_that_is_not_there_has_failed_with_the_known_ones() -> None:
+    known = doctor.check_reference_table(lambda: load_reference_table("greulich-pyle-v-vi"))
+    assert "Greulich" in found(known, CheckStatus.OK)
+    [result] = doctor.run_checks(
+        {"table": lambda: doctor.check_reference_table(lambda: load_reference_table("typo"))}
+    )
+    assert result.status is CheckStatus.FAILED
+    assert "greulich-pyle-v-vi" in result.found
 
 
 def test_a_destination_that_does_not_answer_has_failed() -> None:

@@ -137,13 +137,22 @@ def test_ages_are_read_in_every_unit(tmp_path: Path, age: str, months: float) ->
         ("L", "", Laterality.LEFT),
         ("", "R", Laterality.RIGHT),
         ("B", "L", Laterality.BOTH),
-        ("U", "L", Laterality.UNSTATED),
+        ("U", "R", Laterality.RIGHT),
+        ("LAT", "R", Laterality.RIGHT),
+        ("U", "", Laterality.UNSTATED),
         ("", "", Laterality.UNSTATED),
         ("LEFT", "", Laterality.LEFT),
+        ("right", "", Laterality.RIGHT),
+        ("BOTH", "", Laterality.BOTH),
+        (["L", "R"], "", Laterality.BOTH),
+        ("", ["R", "L"], Laterality.BOTH),
+        (["R", "R"], "", Laterality.RIGHT),
+        ("LAT", "", Laterality.UNSTATED),
+        ("RADIUS", "BONE", Laterality.UNSTATED),
     ],
 )
 def test_the_images_side_comes_before_the_series(
-    tmp_path: Path, image: str, series: str, side: Laterality
+    tmp_path: Path, image: str | list[str], series: str | list[str], side: Laterality
 ) -> None:
     assert header_of(tmp_path, ImageLaterality=image, Laterality=series).laterality is side
 

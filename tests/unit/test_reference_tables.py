@@ -10,7 +10,6 @@ import pytest
 
 import dicom_node
 from dicom_node.adapters.reference_tables import (
-    UnknownReferenceTable,
     load_reference_table,
     reference_table_ids,
 )
@@ -22,6 +21,7 @@ from dicom_node.domain.assessment import (
     Prediction,
     assess,
 )
+from dicom_node.domain.errors import Fault, Permanent
 from dicom_node.domain.exam import Laterality, Sex
 from dicom_node.settings import Settings
 
@@ -138,5 +138,6 @@ def test_the_default_of_the_configuration_exists() -> None:
 
 @pytest.mark.parametrize("table_id", ["brush", "", "../node", "greulich-pyle-v-vi.toml"])
 def test_an_unknown_table_is_refused_with_the_known_ones(table_id: str) -> None:
-    with pytest.raises(UnknownReferenceTable, match="brush-foundation, greulich-pyle-v-vi"):
+    with pytest.raises(Permanent, match="brush-foundation, greulich-pyle-v-vi") as caught:
         load_reference_table(table_id)
+    assert caught.value.fault is Fault.REPORT_INVALID

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from io import BytesIO
 
 import pytest
@@ -168,6 +168,13 @@ def test_times_are_stated_in_the_time_zone_of_the_source(offset: str, hour: int)
     with disable_value_validation():
         source = read_source(with_value("TimezoneOffsetFromUTC", offset))
     assert source.local(datetime(2024, 1, 2, 12, tzinfo=UTC)).hour == hour
+
+
+def test_a_source_in_utc_states_its_times_in_utc_wherever_the_node_stands() -> None:
+    source = read_source(with_value("TimezoneOffsetFromUTC", "+0000"))
+    brasilia = timezone(timedelta(hours=-3))
+    local = source.local(datetime(2024, 1, 2, 9, tzinfo=brasilia))
+    assert (local.hour, local.utcoffset()) == (12, timedelta(0))
 
 
 def test_a_synthetic_image_is_recognised() -> None:

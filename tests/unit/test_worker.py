@@ -14,7 +14,7 @@ from dicom_node.domain.assessment import Assessment, Prediction
 from dicom_node.domain.delivery import ReportKind
 from dicom_node.domain.eligibility import CR_IMAGE_STORAGE, SECONDARY_CAPTURE, Reason
 from dicom_node.domain.errors import Fault, LeaseLost, Permanent, Transient
-from dicom_node.domain.exam import Header, Instance, Laterality, Outcome
+from dicom_node.domain.exam import Header, Instance, Laterality, Outcome, Sex
 from dicom_node.domain.job import Job, JobState, Stage
 from dicom_node.stages.deliver import Deliver
 from dicom_node.stages.infer import Infer
@@ -137,6 +137,11 @@ class Node:
         while self.work.step() or self.delivery.step():
             pass
 
+    def ended(self, exam_id: int) -> tuple[Outcome, str | None, float | None]:
+        """An exam's outcome, reason and predicted bone age in months."""
+        exam, found = self.ledger.exams[exam_id], self.ledger.prediction(exam_id)
+        return exam.outcome, exam.reason, found.bone_age_months if found else None
+
     def jobs(self, state: JobState) -> list[Job]:
         return [job for job in self.ledger.jobs.values() if job.state is state]
 
@@ -152,6 +157,21 @@ def test_a_hand_radiograph_goes_through_every_stage_to_the_destination() -> None
     assert isinstance(finding, Assessment)
     assert finding.prediction == PREDICTION
     assert finding.z_score == pytest.approx(-1.68, abs=0.01)  # the example of report.md 3.2
+
+
+def test_the_report_is_about_the_hand_the_sex_and_the_age_of_the_header() -> None:
+    boy = replace(HAND, sex="M", laterality=Laterality.RIGHT, birth_date=date(2017, 11, 1))
+    node = Node(header=lambda _: boy)
+    node.receive("hand")
+    node.run()
+    finding = node.reporter.requests[0].finding
+    assert isinstance(finding, Assessment)
+    assert (finding.laterality, finding.sex) == (Laterality.RIGHT, Sex.MALE)
+    assert finding.chronological_age_months == 100.0
+    assert finding.difference_months == 26.0
+    table = load_reference_table("greulich-pyle-v-vi")
+    assert finding.population_sd_months == table.sd_at(Sex.MALE, 100.0)
+    assert finding.population_sd_months != table.sd_at(Sex.FEMALE, 100.0)
 
 
 def test_the_report_carries_the_time_of_its_job_so_that_a_repeat_builds_the_same() -> None:
@@ -197,27 +217,35 @@ def test_both_hands_wait_for_a_person() -> None:
     node = Node(header=lambda _: replace(HAND, laterality=Laterality.BOTH))
     node.receive("hands")
     node.run()
-    assert [job.fault for job in node.jobs(JobState.PARKED)] == [Fault.LATERALITY_BOTH]
+    [parked] = node.jobs(JobState.PARKED)
+    assert parked.fault is Fault.LATERALITY_BOTH
+    assert parked.detail.endswith("discard the job after reading it by hand")
 
 
-def test_a_batch_runs_together_and_each_exam_ends_on_its_own() -> None:
+def test_a_batch_runs_together_and_each_exam_ends_with_its_own_answer() -> None:
     answers: dict[str, Prediction | Reason | Exception] = {
+        "young": replace(PREDICTION, bone_age_months=60.0),
         "bad": Permanent(Fault.PREDICTION_INVALID, "not a number"),
         "busy": Transient(Fault.PREDICTOR_UNAVAILABLE, "out of memory"),
         "blank": Reason.IMAGE_BLANK,
+        "old": replace(PREDICTION, bone_age_months=190.0),
     }
     node = Node(predictor=ScriptedPredictor(answers), batch_max=8)
-    for index, content in enumerate(["good", "bad", "busy", "blank"]):
-        node.receive(content, uid=f"1.2.{index}")
-    for _ in range(4):  # screen everything before the first inference
+    ids = {name: node.receive(name, uid=f"1.2.{index}") for index, name in enumerate(answers)}
+    for _ in answers:  # screen everything before the first inference
         node.work._run_one(node.work._claim([Stage.SCREEN], limit=1)[0])
     node.run()
-    assert node.predictor.batches[0] == 4
-    assert [job.fault for job in node.jobs(JobState.PARKED)] == [Fault.PREDICTION_INVALID]
-    assert [job.fault for job in node.jobs(JobState.QUEUED)] == [Fault.PREDICTOR_UNAVAILABLE]
-    outcomes = [exam.outcome for exam in node.ledger.exams.values()]
-    assert outcomes.count(Outcome.ASSESSED) == 1
-    assert outcomes.count(Outcome.NOT_ASSESSED) == 1
+    assert node.predictor.batches[0] == len(answers)
+    assert {name: node.ended(exam_id) for name, exam_id in ids.items()} == {
+        "young": (Outcome.ASSESSED, None, 60.0),
+        "bad": (Outcome.PENDING, None, None),
+        "busy": (Outcome.PENDING, None, None),
+        "blank": (Outcome.NOT_ASSESSED, Reason.IMAGE_BLANK, None),
+        "old": (Outcome.ASSESSED, None, 190.0),
+    }
+    [parked], [queued] = node.jobs(JobState.PARKED), node.jobs(JobState.QUEUED)
+    assert (parked.exam_id, parked.fault) == (ids["bad"], Fault.PREDICTION_INVALID)
+    assert (queued.exam_id, queued.fault) == (ids["busy"], Fault.PREDICTOR_UNAVAILABLE)
 
 
 def test_a_missing_object_is_parked_and_does_not_harm_its_batch() -> None:

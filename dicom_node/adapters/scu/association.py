@@ -7,6 +7,7 @@ and handed over; the rest is its state machine.
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,14 +71,20 @@ def negotiate(
 ) -> Association:
     """Request an association on an open connection, which it then owns; wait for the answer.
 
-    The result may not be established: :func:`refusal` says why.
+    The result may not be established: :func:`refusal` says why. Raises ``OSError`` when the peer
+    has reset the connection already.
     """
+    try:
+        host = connection.getpeername()[0]
+    except OSError:
+        connection.close()
+        raise
     ae = _Requestor(calling_ae_title, connection)
     ae.acse_timeout = timeout_seconds
     ae.dimse_timeout = timeout_seconds
     ae.network_timeout = timeout_seconds
     association = ae.associate(
-        connection.getpeername()[0],
+        host,
         peer.port,
         contexts=list(contexts),
         ae_title=peer.ae_title,
@@ -123,18 +130,17 @@ def open_association(
     ``Permanent`` (DESTINATION_REFUSED) when it rejects for good or accepts no context.
     """
     try:
-        connection = connect(peer, timeout_seconds)
+        association = negotiate(
+            connect(peer, timeout_seconds),
+            peer,
+            contexts,
+            calling_ae_title=calling_ae_title,
+            timeout_seconds=timeout_seconds,
+        )
     except OSError as error:
         raise Transient(
             Fault.DESTINATION_UNAVAILABLE, f"{peer}: no connection: {reason_of(error)}"
         ) from None
-    association = negotiate(
-        connection,
-        peer,
-        contexts,
-        calling_ae_title=calling_ae_title,
-        timeout_seconds=timeout_seconds,
-    )
     why = refusal(association)
     if why is not None:
         raise _error(peer, why, association)
@@ -145,6 +151,8 @@ def reason_of(error: OSError) -> str:
     """What the operating system said, in a few words."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
+    if error.errno == errno.ENOTCONN:
+        return "the peer closed it at once"
     return error.strerror or type(error).__name__
 
 
@@ -200,15 +208,17 @@ class _Requestor(AE):
     def _create_socket(
         self, assoc: Association, address: AddressInformation, tls_args: object
     ) -> AssociationSocket:
-        return _OpenSocket(assoc, self._connection)
+        return _OpenSocket(assoc, self._connection, address)
 
 
 class _OpenSocket(AssociationSocket):
     """pynetdicom's socket around a connection that is already open."""
 
-    def __init__(self, assoc: Association, connection: socket.socket) -> None:
+    def __init__(
+        self, assoc: Association, connection: socket.socket, address: AddressInformation
+    ) -> None:
         self._connection = connection
-        super().__init__(assoc, address=AddressInformation.from_tuple(connection.getpeername()))
+        super().__init__(assoc, address=address)
 
     def _create_socket(self, address: AddressInformation) -> socket.socket:
         return self._connection

@@ -132,6 +132,11 @@ class Step:
     hint: Hint = Hint.NONE
 
 
+_NO_ANSWER = Step(
+    name=StepName.ASSOCIATION, ok=False, detail="no DICOM answer", hint=Hint.NOT_DICOM
+)
+
+
 def diagnose(
     peer: Peer, *, calling_ae_title: str, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
 ) -> Iterator[Step]:
@@ -153,15 +158,18 @@ def diagnose(
         yield Step(name=StepName.TCP, ok=False, detail=reason_of(error), hint=hint)
         return
     yield Step(name=StepName.TCP, ok=True, detail=f"{peer.host}:{peer.port}")
-    yield from _diagnose_association(
-        negotiate(
+    try:
+        association = negotiate(
             connection,
             peer,
             contexts_for([(VERIFICATION, ImplicitVRLittleEndian), *REPORT_PAIRS]),
             calling_ae_title=calling_ae_title,
             timeout_seconds=timeout_seconds,
         )
-    )
+    except OSError:
+        yield _NO_ANSWER
+        return
+    yield from _diagnose_association(association)
 
 
 def _diagnose_association(association: Association) -> Iterator[Step]:
@@ -184,9 +192,7 @@ def _diagnose_association(association: Association) -> Iterator[Step]:
 
 def _refused(why: Refusal, association: Association) -> Step:
     if why is Refusal.NO_ANSWER:
-        return Step(
-            name=StepName.ASSOCIATION, ok=False, detail="no DICOM answer", hint=Hint.NOT_DICOM
-        )
+        return _NO_ANSWER
     if why is Refusal.NO_CONTEXT:
         return Step(
             name=StepName.CONTEXTS,
