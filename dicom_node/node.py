@@ -22,6 +22,7 @@ from dicom_node import __version__, metrics
 from dicom_node.adapters.bell import EventBell
 from dicom_node.adapters.ledger import OperatorLedger
 from dicom_node.adapters.ledger.migrate import migrate
+from dicom_node.adapters.reference_tables import load_reference_table
 from dicom_node.domain.errors import Fault, NodeError, Permanent, Transient
 from dicom_node.domain.exam import UNKNOWN_SENDER, Instance, Receipt
 from dicom_node.headers import read_identity
@@ -62,6 +63,7 @@ def serve(settings: Settings, config: str | None) -> None:
     stop = stop_event(signal.SIGTERM, signal.SIGINT)
     folders = Folders(root=settings.node.data_dir)
     with _locked(folders) as lock, _listen(settings) as listening:
+        _check_parts(Wiring(settings))
         prepare(settings)
         metrics.clear(folders.metrics)
         metrics.activate(folders.metrics, "supervisor")
@@ -89,6 +91,12 @@ def serve(settings: Settings, config: str | None) -> None:
         os.close(held)
         health.stop()
     log("node_stopped", exit_code=0)
+
+
+def _check_parts(wiring: Wiring) -> None:
+    """Refuse to start on a model or reference table that no process could use."""
+    load_reference_table(wiring.settings.inference.reference)
+    wiring.predictor.verify()
 
 
 def _kept_config(config: str | None, folders: Folders) -> str | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -81,6 +83,26 @@ def test_a_process_that_starts_again_does_not_read_an_edited_configuration(tmp_p
         node.wait_until_ready()
     finally:
         assert node.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("inference", "named"),
+    [('reference = "typo"', "greulich-pyle-v-vi"), ('model = "no-such-model"', "no-such-model")],
+)
+def test_a_node_does_not_start_on_a_model_or_table_that_is_not_there(
+    tmp_path: Path, inference: str, named: str
+) -> None:
+    config = write_config(tmp_path, [], extra=f"[inference]\n{inference}\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "dicom_node", "serve", "--config", str(config)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_second_node_on_the_same_folder_is_noticed(tmp_path: Path) -> None:
