@@ -92,7 +92,7 @@ def _lines(screen: Screen, answer: Answer) -> list[str]:
                 explanation=screen.explain(reason),
             )
         ]
-    lines = [screen.text("demo_times", seconds=answer.report_seconds)]
+    lines = [screen.text("demo_times", seconds=screen.number(answer.report_seconds, ".2f"))]
     if answer.picture:
         lines.append(screen.text("demo_picture", path=answer.picture))
     return lines + [screen.text("demo_report", path=path) for path in answer.reports]

@@ -178,7 +178,7 @@ def _show_exam(screen: Screen, details: ExamDetails) -> None:
         screen.say(
             "exam_prediction",
             age=months_in_words(details.prediction.bone_age_months, screen),
-            sd=f"{details.prediction.sd_months:.1f}",
+            sd=screen.number(details.prediction.sd_months, ".1f"),
             model=details.prediction.model.name,
             version=details.prediction.model.version,
         )

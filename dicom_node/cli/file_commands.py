@@ -140,9 +140,9 @@ def _in_words(screen: Screen, result: FileResult) -> str:
         "predict_assessed",
         path=result.path,
         age=months_in_words(found.prediction.bone_age_months, screen),
-        sd=f"{found.prediction.sd_months:.1f}",
+        sd=screen.number(found.prediction.sd_months, ".1f"),
         chronological=months_in_words(age, screen) or screen.text("not_available"),
-        z="-" if found.z_score is None else f"{found.z_score:+.2f}",
+        z="-" if found.z_score is None else screen.number(found.z_score, "+.2f"),
         determination=screen.text(f"determination_{found.determination}"),
     )
 

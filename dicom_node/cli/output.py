@@ -40,6 +40,11 @@ class Screen:
         """Print a message."""
         self.console.print(self.text(key, **values), markup=False, soft_wrap=True)
 
+    def number(self, value: float, form: str) -> str:
+        """A number with the decimal separator of the language; ``form`` as ``.1f``."""
+        plain = format(value, form)
+        return plain.replace(".", ",") if self.language == "pt-BR" else plain
+
     def explain(self, code: str) -> str:
         """A reason, note or fault code in plain words; faults have only their code."""
         return explain(code, self.language)
@@ -94,7 +99,7 @@ def months_in_words(months: float | None, screen: Screen) -> str:
     if months is None:
         return ""
     years, rest = divmod(round(months), 12)
-    return screen.text("years_months", years=years, months=rest, total=f"{months:.1f}")
+    return screen.text("years_months", years=years, months=rest, total=screen.number(months, ".1f"))
 
 
 @cache

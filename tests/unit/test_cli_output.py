@@ -17,7 +17,13 @@ import pytest
 from dicom_node import cli
 from dicom_node.adapters.scu.echo import HINTS, Hint
 from dicom_node.cli import main
-from dicom_node.cli.output import LANGUAGES, Screen, language_of_environment, print_json
+from dicom_node.cli.output import (
+    LANGUAGES,
+    Screen,
+    language_of_environment,
+    months_in_words,
+    print_json,
+)
 from dicom_node.domain.assessment import Determination
 from dicom_node.domain.exam import Outcome
 
@@ -188,3 +194,11 @@ def test_the_language_follows_the_environment_as_posix_orders_it(
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
     assert language_of_environment() == language
+
+
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [("en", "10 y 6 mo (126.0 months)"), ("pt-BR", "10 a 6 m (126,0 meses)")],
+)
+def test_numbers_have_the_decimal_separator_of_the_language(language: str, words: str) -> None:
+    assert months_in_words(126.0, Screen(language)) == words
