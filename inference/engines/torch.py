@@ -19,7 +19,7 @@ from inference.prediction import EngineFailed, NetworkOutput
 class TorchEngine:
     """Builds the network that ``configs/inference.json`` describes and loads its safetensors.
 
-    Runs in full float32 on every device: bfloat16 moved single results by more than a month
+    Runs in full float32 on every device: bfloat16 moved single results by about a month
     (measured on 96 radiographs), so that they would depend on the machine. The process's TF32
     setting for convolutions is switched off for the same reason.
     """
