@@ -22,7 +22,7 @@ from dicom_node.domain.errors import Fault, Transient
 from dicom_node.domain.exam import Outcome
 from dicom_node.domain.job import JobState
 from dicom_node.headers import read_identity
-from dicom_node.node import readiness
+from dicom_node.node import read_address, readiness
 from dicom_node.offline import picture_names
 from dicom_node.scp.archive_peer import ArchivePeer
 from dicom_node.settings import Settings, load_settings
@@ -136,8 +136,8 @@ def running_node(folder: DemoFolder, archive: ArchivePeer, language: str) -> Ite
 
 def address(settings: Settings) -> Peer:
     """Where the running node listens."""
-    note = json.loads((Folders(root=settings.node.data_dir).run / "node.json").read_text())
-    return Peer(host=settings.node.bind, port=note["port"], ae_title=settings.node.ae_title)
+    port = read_address(Folders(root=settings.node.data_dir))["port"]
+    return Peer(host=settings.node.bind, port=port, ae_title=settings.node.ae_title)
 
 
 def exchange(

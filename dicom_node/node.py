@@ -40,7 +40,7 @@ from dicom_node.scp.listener import listen
 from dicom_node.scp.policy import LOCAL_INSTITUTION
 from dicom_node.settings import Settings
 from dicom_node.stopping import stop_event
-from dicom_node.supervisor import ProcessSpec, Supervisor
+from dicom_node.supervisor import ProcessSpec, Supervisor, leave_note
 from dicom_node.wiring import Folders, Wiring
 
 _LOCK_SECONDS = 100.0
@@ -63,7 +63,8 @@ def serve(settings: Settings, config: str | None) -> None:
     stop = stop_event(signal.SIGTERM, signal.SIGINT)
     folders = Folders(root=settings.node.data_dir)
     with _locked(folders) as lock, _listen(settings) as listening:
-        _check_parts(Wiring(settings))
+        wiring = Wiring(settings)
+        _check_parts(wiring)
         prepare(settings)
         metrics.clear(folders.metrics)
         metrics.activate(folders.metrics, "supervisor")
@@ -81,7 +82,7 @@ def serve(settings: Settings, config: str | None) -> None:
             ended=_note_end,
             draining=listening.close,
         )
-        health = _health_server(settings, supervisor, stop)
+        health = _health_server(wiring, supervisor, stop)
         with _naming(settings.node.bind, settings.node.metrics_port):
             health.start()
         port = listening.getsockname()[1]
@@ -134,9 +135,19 @@ def prepare(settings: Settings) -> None:
 def write_address(folders: Folders, *, port: int, metrics_port: int) -> None:
     """Leave a note of where the node listens, for people and programs: ``run/node.json``."""
     note = {"pid": os.getpid(), "port": port, "metrics_port": metrics_port}
-    partial = folders.run / "node.part"
-    partial.write_text(json.dumps(note))
-    partial.replace(folders.run / "node.json")
+    leave_note(_address_path(folders), json.dumps(note))
+
+
+def read_address(folders: Folders) -> dict[str, int]:
+    """The note of :func:`write_address`: ``pid``, ``port`` and ``metrics_port``.
+
+    Raises ``OSError`` when no node has run there.
+    """
+    return dict(json.loads(_address_path(folders).read_text()))
+
+
+def _address_path(folders: Folders) -> Path:
+    return folders.run / "node.json"
 
 
 def _enter_orphans(wiring: Wiring) -> None:
@@ -205,24 +216,21 @@ def _spec(role: Role, name: str, config: str | None, inherited: Inherited) -> Pr
     )
 
 
-def _note_end(name: str, _pid: int) -> None:
+def _note_end(name: str) -> None:
     metrics.process_restarted(name)
     metrics.forget_process(name)
 
 
-def _health_server(
-    settings: Settings, supervisor: Supervisor, stop: threading.Event
-) -> HealthServer:
-    folders = Folders(root=settings.node.data_dir)
-    operator = OperatorLedger(folders.ledger, Wiring(settings).clock)
+def _health_server(wiring: Wiring, supervisor: Supervisor, stop: threading.Event) -> HealthServer:
+    settings, folders = wiring.settings, wiring.folders
+    operator = OperatorLedger(folders.ledger, wiring.clock)
 
     def processes() -> str | None:
         waiting = [child.spec.name for child in supervisor.children if not child.is_ready()]
         return f"not ready: {', '.join(waiting)}" if waiting else None
 
     def disk() -> str | None:
-        usage = shutil.disk_usage(folders.root)
-        percent = 100 * usage.used / (usage.used + usage.free)
+        percent = wiring.spool.usage_percent()
         limit = settings.receive.high_water_percent
         return f"{percent:.0f} % used, the limit is {limit} %" if percent >= limit else None
 
@@ -322,11 +330,12 @@ def readiness(settings: Settings) -> dict[str, Any]:
     """
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        note = json.loads((Folders(root=settings.node.data_dir).run / "node.json").read_text())
-        url = f"http://{settings.node.bind}:{note['metrics_port']}/readyz"
-        with direct.open(url, timeout=3) as answer:
+        port = read_address(Folders(root=settings.node.data_dir))["metrics_port"]
+        try:
+            answer = direct.open(f"http://{settings.node.bind}:{port}/readyz", timeout=3)
+        except urllib.error.HTTPError as failing:
+            answer = failing  # 503 is an answer as well
+        with answer:
             return dict(json.load(answer))
-    except urllib.error.HTTPError as failing:
-        return dict(json.load(failing))
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # nobody answers, or another program does
         return {"status": "not running", "checks": {}}

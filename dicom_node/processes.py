@@ -24,7 +24,7 @@ from dicom_node.scp.server import Receiver
 from dicom_node.settings import Settings
 from dicom_node.stages.accept import Accept
 from dicom_node.stopping import stop_event
-from dicom_node.supervisor import ready_path
+from dicom_node.supervisor import leave_note, ready_path
 from dicom_node.wiring import Wiring
 from dicom_node.worker import LEASE_SECONDS, Batch, Worker
 
@@ -189,22 +189,22 @@ def _park_unknown_destinations(wiring: Wiring, name: str) -> None:
     """Jobs for destinations that the configuration no longer has wait for a person."""
     configured = {item.name for item in wiring.settings.destinations}
     for destination in wiring.ledger.open_destinations() - configured:
-        error = Permanent(
-            Fault.DESTINATION_UNKNOWN,
-            f"destination {destination} is not configured: add it to [[destinations]] and retry, "
-            "or discard the job",
+        decision = Park(
+            fault=Fault.DESTINATION_UNKNOWN,
+            detail=f"destination {destination} is not configured: add it to [[destinations]] and "
+            "retry, or discard the job",
         )
         while jobs := _claim_for(wiring, name, destination):
             for job in jobs:
-                wiring.ledger.fail(job, Park(fault=error.fault, detail=str(error)))
+                wiring.ledger.fail(job, decision)
                 log(
                     "job_parked",
                     exam_id=job.exam_id,
                     job_id=job.job_id,
                     destination=destination,
-                    fault=error.fault,
+                    fault=decision.fault,
                 )
-                metrics.job_parked(job.stage, error.fault)
+                metrics.job_parked(job.stage, decision.fault)
 
 
 def _claim_for(wiring: Wiring, owner: str, destination: str) -> list[Job]:
@@ -241,10 +241,7 @@ def _ring_after(stage: Stage, ring: Callable[[], None]) -> Callable[[Job], None]
 
 
 def _say_ready(wiring: Wiring, name: str) -> None:
-    path = ready_path(wiring.folders.run, name)
-    partial = path.with_suffix(".part")
-    partial.write_text(str(os.getpid()))
-    partial.replace(path)
+    leave_note(ready_path(wiring.folders.run, name), str(os.getpid()))
 
 
 _ROLES: dict[Role, Callable[[Wiring, str, Inherited, threading.Event], None]] = {

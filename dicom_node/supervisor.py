@@ -67,10 +67,10 @@ class Child:
             return
         log("process_started", process=self.spec.name, pid=self._process.pid)
 
-    def ended_pid(self) -> int | None:
-        """The pid of a process that has just ended, else None."""
+    def has_just_ended(self) -> bool:
+        """Whether the process has ended since the last look; it is then gone."""
         if self._process is None or self._process.poll() is None:
-            return None
+            return False
         pid, code = self._process.pid, self._process.returncode
         self._process = None
         log("process_exited", process=self.spec.name, pid=pid, exit_code=code)
@@ -79,7 +79,7 @@ class Child:
             _FIRST_DELAY_SECONDS if healthy else min(_LONGEST_DELAY_SECONDS, self._delay * 2)
         )
         self._started = time.monotonic()
-        return pid
+        return True
 
     def restart_when_due(self) -> None:
         """Start again once the delay since the end has passed."""
@@ -104,7 +104,7 @@ class Child:
 class Supervisor:
     """Keeps the processes of one node running.
 
-    ``ended``: called with the name and pid of every process that ended unasked. ``draining``:
+    ``ended``: called with the name of every process that ended unasked. ``draining``:
     called before the first process is asked to stop.
     """
 
@@ -113,7 +113,7 @@ class Supervisor:
         specs: Sequence[ProcessSpec],
         *,
         run_dir: Path,
-        ended: Callable[[str, int], None],
+        ended: Callable[[str], None],
         draining: Callable[[], None] = lambda: None,
     ) -> None:
         self.children = [Child(spec, ready_path(run_dir, spec.name)) for spec in specs]
@@ -129,9 +129,8 @@ class Supervisor:
         while not stop.wait(_POLL_SECONDS):
             self.turned_at = time.monotonic()
             for child in self.children:
-                pid = child.ended_pid()
-                if pid is not None:
-                    self._ended(child.spec.name, pid)
+                if child.has_just_ended():
+                    self._ended(child.spec.name)
                 child.restart_when_due()
         self._drain()
 
@@ -146,6 +145,13 @@ class Supervisor:
             for thread in threads:
                 thread.join()
         log("drain_finished")
+
+
+def leave_note(path: Path, text: str) -> None:
+    """Write a note that a reader sees whole or not at all."""
+    partial = path.with_suffix(".part")
+    partial.write_text(text)
+    partial.replace(path)
 
 
 def ready_path(run_dir: Path, name: str) -> Path:

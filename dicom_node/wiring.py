@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -170,7 +169,7 @@ class Wiring:
             reports_not_assessed=self._reports_not_assessed,
         )
 
-    def deliver_handlers(self) -> dict[Stage, Callable[..., None]]:
+    def deliver_handlers(self) -> dict[Stage, Handler]:
         """DELIVER for one destination at a time."""
         kinds = {item.name: item.objects for item in self.settings.destinations}
         deliver = Deliver(

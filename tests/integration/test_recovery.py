@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
 from dicom_node.adapters.ledger import OperatorLedger
 from dicom_node.domain.exam import UNKNOWN_SENDER
-from dicom_node.node import is_running, prepare
+from dicom_node.node import is_running, prepare, readiness, write_address
 from dicom_node.settings import InstitutionSettings, ReceiveSettings, Settings
 from dicom_node.stopping import stop_event
 from dicom_node.wiring import Wiring
@@ -108,8 +108,7 @@ def test_a_node_does_not_start_on_a_model_or_table_that_is_not_there(
 def test_a_second_node_on_the_same_folder_is_noticed(tmp_path: Path) -> None:
     write_config(tmp_path, [])
     node = start_node(tmp_path)
-    note = json.loads((node.settings.node.data_dir / "run" / "node.json").read_text())
-    assert note["pid"] == node.process.pid
+    assert node.note["pid"] == node.process.pid
     assert is_running(Wiring(node.settings).folders)
     assert node.stop() == 0
     assert not is_running(Wiring(node.settings).folders)
@@ -135,3 +134,19 @@ def test_the_end_of_the_lifeline_sets_the_event() -> None:
     os.close(writer)
     assert stop.wait(10)
     os.close(reader)
+
+
+def test_another_program_on_the_health_port_is_no_node(tmp_path: Path) -> None:
+    class Stranger(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+    server = HTTPServer(("127.0.0.1", 0), Stranger)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    configured = settings(tmp_path)
+    folders = Wiring(configured).folders
+    folders.run.mkdir(parents=True)
+    write_address(folders, port=1, metrics_port=server.server_address[1])
+    assert readiness(configured) == {"status": "not running", "checks": {}}
+    server.shutdown()
+    server.server_close()

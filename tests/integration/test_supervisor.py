@@ -48,7 +48,7 @@ def _spec(code: str, name: str, run_dir: Path, *, order: int = 0, grace: float =
 @contextmanager
 def _running(specs: list[ProcessSpec], run_dir: Path) -> Iterator[tuple[Supervisor, list[str]]]:
     ended: list[str] = []
-    supervisor = Supervisor(specs, run_dir=run_dir, ended=lambda name, _: ended.append(name))
+    supervisor = Supervisor(specs, run_dir=run_dir, ended=ended.append)
     stop = threading.Event()
     thread = threading.Thread(target=supervisor.run, args=(stop,))
     thread.start()
@@ -99,7 +99,7 @@ def test_a_process_that_does_not_stop_is_killed_after_its_grace_time(tmp_path: P
 
 def test_a_process_that_cannot_start_is_tried_again_with_growing_delay(tmp_path: Path) -> None:
     spec = _spec("raise SystemExit(3)", "broken", tmp_path)
-    supervisor = Supervisor([spec], run_dir=tmp_path, ended=lambda *_: None)
+    supervisor = Supervisor([spec], run_dir=tmp_path, ended=lambda _: None)
     stop = threading.Event()
     thread = threading.Thread(target=supervisor.run, args=(stop,))
     thread.start()

@@ -17,8 +17,9 @@ from dicom_node.adapters.clock import SystemClock
 from dicom_node.adapters.ledger import OperatorLedger
 from dicom_node.adapters.scu.association import Peer
 from dicom_node.domain.job import JobState
-from dicom_node.node import readiness
+from dicom_node.node import read_address, readiness
 from dicom_node.settings import load_settings
+from dicom_node.wiring import Folders
 from tests.integration.peers import wait_until
 
 MOVING = (JobState.QUEUED, JobState.LEASED)
@@ -34,9 +35,9 @@ class Node:
         self.process = process
 
     @property
-    def note(self) -> dict[str, Any]:
+    def note(self) -> dict[str, int]:
         """Pid and ports, as the node left them in its run folder."""
-        return dict(json.loads((self.settings.node.data_dir / "run" / "node.json").read_text()))
+        return read_address(Folders(root=self.settings.node.data_dir))
 
     @property
     def peer(self) -> Peer:
@@ -45,7 +46,11 @@ class Node:
 
     def wait_until_ready(self) -> None:
         """Until /readyz says ok."""
-        wait_until(lambda: readiness(self.settings).get("status") == "ok", seconds=60)
+        wait_until(
+            lambda: self.process.poll() is not None or readiness(self.settings)["status"] == "ok",
+            seconds=60,
+        )
+        assert self.process.poll() is None, (self.folder / "node.log").read_text()
 
     def children(self) -> list[int]:
         """Process ids of the supervisor's children."""
