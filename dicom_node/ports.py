@@ -8,9 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from dicom_node.domain.assessment import Assessment, Prediction
+from dicom_node.domain.assessment import Assessment, Note, Prediction
 from dicom_node.domain.delivery import Delivery, ReportObject
-from dicom_node.domain.eligibility import Note, Reason
+from dicom_node.domain.eligibility import Reason
 from dicom_node.domain.exam import Exam, Header, Instance, Laterality, Receipt, Sex
 from dicom_node.domain.job import Job, Stage
 from dicom_node.domain.retry import Park, RetryAt

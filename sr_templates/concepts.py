@@ -45,7 +45,6 @@ HAND = Code("85562004", "SCT", "Hand")
 LATERALITIES = {
     "L": Code("7771000", "SCT", "Left"),
     "R": Code("24028007", "SCT", "Right"),
-    "B": Code("51440002", "SCT", "Bilateral"),
 }
 """By Image Laterality (0020,0062); a side that is not stated has no code."""
 
@@ -65,12 +64,22 @@ NOT_ATTEMPTED = Code("111225", "DCM", "Not Attempted")
 FAILED = Code("111224", "DCM", "Failed")
 """CID 6042: the pixels were looked at."""
 ANALYSIS_FAILURES = frozenset(
-    {"image_blank", "image_saturated", "no_hand_found", "pixels_unreadable"}
+    {
+        "hand_incomplete",
+        "image_blank",
+        "image_saturated",
+        "indeterminate",
+        "no_hand_found",
+        "pixels_unreadable",
+        "several_hands",
+    }
 )
 _NO_IMAGE = Code("111213", "DCM", "No image")
+_POSITIONING = Code("111209", "DCM", "Positioning")
 REJECTIONS = {
+    "hand_incomplete": _POSITIONING,
     "image_blank": _NO_IMAGE,
     "no_pixel_data": _NO_IMAGE,
-    "view_not_frontal": Code("111209", "DCM", "Positioning"),
+    "view_not_frontal": _POSITIONING,
 }
 """CID 7011 where it has the reason; the others are said in words."""

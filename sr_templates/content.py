@@ -47,6 +47,14 @@ class Box:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Heatmap:
+    """Where the model looked: rows of ``levels`` 0..255, 255 most, spread evenly over ``box``."""
+
+    box: Box
+    levels: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportContent:
     """What every report says. ``reported_at``: aware, in the time zone in which it is to be
     stated."""
@@ -72,13 +80,15 @@ class AssessedContent(ReportContent):
 
     model: Model
     hand_box: Box
+    saliency: Heatmap | None
+    """For the picture only; None where the model's look was not kept."""
     bone_age_months: float
     sd_months: float
     """The model's predictive standard deviation; not that of the population."""
     sex: str
     """``F`` or ``M``."""
     laterality: str
-    """``L``, ``R``, ``B`` or ``U`` (not stated)."""
+    """``L``, ``R`` or ``U`` (not stated)."""
     view_position: str
     """View Position (0018,5101), or ""."""
     chronological_age_months: float | None

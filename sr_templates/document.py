@@ -24,7 +24,7 @@ from sr_templates.content import AssessedContent, InvalidContent, NotAssessedCon
 from sr_templates.source import Source
 from sr_templates.wording import wording
 
-TEMPLATE_VERSION = "1"
+TEMPLATE_VERSION = "2"
 """Part of every UID: raise it with any change of what the reports say or how they are built."""
 
 _NAMESPACE = UUID("1d1c4a1e-5d0c-4a58-9f0d-6c8b6a2f3e57")

@@ -1,4 +1,5 @@
-"""The report as a picture: the radiograph with the hand's box, and the report's words beside it."""
+"""The report as a picture: the radiograph with the hand's box and where the model looked, and the
+report's words beside it."""
 
 from __future__ import annotations
 
@@ -10,16 +11,18 @@ from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from sr_templates.content import AssessedContent, Box, ReportContent
+from sr_templates.content import AssessedContent, Box, Heatmap, ReportContent
 from sr_templates.statements import Statements, statements
+from sr_templates.wording import Wording, wording
 
 SIZE = (1600, 1000)
 """Columns and rows of the picture."""
 
 _MARGIN = 40
-_IMAGE_SIZE = (780, SIZE[1] - 2 * _MARGIN)
+_LEGEND_HEIGHT = 40
+_IMAGE_SIZE = (780, SIZE[1] - 2 * _MARGIN - _LEGEND_HEIGHT)
 _TEXT_LEFT = _MARGIN + _IMAGE_SIZE[0] + _MARGIN
 _TEXT_WIDTH = SIZE[0] - _TEXT_LEFT - _MARGIN
 _BACKGROUND = (18, 20, 24)
@@ -27,6 +30,10 @@ _WHITE = (245, 245, 245)
 _GREY = (170, 176, 184)
 _AMBER = (255, 179, 0)
 _LINE_HEIGHT = 1.3
+_COOLEST, _WARM, _WARMEST = (110, 0, 40), (255, 90, 0), (255, 235, 120)
+"""Colours of no, middle and most saliency."""
+_MOST_OPAQUE = 0.55
+"""Share of the colour where the model looked most: the bones stay visible below."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,24 +59,62 @@ def annotate(pixels: NDArray[np.uint8], content: ReportContent) -> Image.Image:
         )
     said = statements(content)
     picture = Image.new("RGB", SIZE, _BACKGROUND)
-    box = content.hand_box if isinstance(content, AssessedContent) else None
-    _draw_radiograph(picture, pixels, box)
+    _draw_radiograph(picture, pixels, content if isinstance(content, AssessedContent) else None)
     _draw_text(picture, list(_paragraphs(said)))
     return picture
 
 
-def _draw_radiograph(picture: Image.Image, pixels: NDArray[np.uint8], box: Box | None) -> None:
+def _draw_radiograph(
+    picture: Image.Image, pixels: NDArray[np.uint8], assessed: AssessedContent | None
+) -> None:
     rows, columns = pixels.shape
     scale = min(_IMAGE_SIZE[0] / columns, _IMAGE_SIZE[1] / rows)
     size = max(1, round(columns * scale)), max(1, round(rows * scale))
     left = _MARGIN + (_IMAGE_SIZE[0] - size[0]) // 2
     top = _MARGIN + (_IMAGE_SIZE[1] - size[1]) // 2
-    picture.paste(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS), (left, top))
-    if box is not None:
-        edges = (box.left, box.top, box.right, box.bottom)
-        x0, y0, x1, y1 = (round(edge * scale) for edge in edges)
+    radiograph = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS).convert("RGB")
+    if assessed and assessed.saliency:
+        _tint(radiograph, assessed.saliency, scale)
+        _draw_legend(picture, wording(assessed.language))
+    picture.paste(radiograph, (left, top))
+    if assessed:
+        x0, y0, x1, y1 = _edges(assessed.hand_box, scale)
         outline = (left + x0, top + y0, left + x1, top + y1)
         ImageDraw.Draw(picture).rectangle(outline, outline=_AMBER, width=3)
+
+
+def _edges(box: Box, scale: float) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom in pixels of the drawn radiograph."""
+    left, top, right, bottom = box.left, box.top, box.right, box.bottom
+    return round(left * scale), round(top * scale), round(right * scale), round(bottom * scale)
+
+
+def _tint(radiograph: Image.Image, saliency: Heatmap, scale: float) -> None:
+    """Lay the warm colours over the radiograph, the more opaque the more the model looked."""
+    x0, y0, x1, y1 = _edges(saliency.box, scale)
+    coarse = Image.fromarray(np.array(saliency.levels, dtype=np.uint8))
+    smooth = coarse.resize((max(1, x1 - x0), max(1, y1 - y0)), Image.Resampling.BICUBIC)
+    _lay_over(radiograph, smooth, (x0, y0))
+
+
+def _lay_over(below: Image.Image, levels: Image.Image, place: tuple[int, int]) -> None:
+    opacity = levels.point([round(level * _MOST_OPAQUE) for level in range(256)])
+    colours = ImageOps.colorize(levels, black=_COOLEST, mid=_WARM, white=_WARMEST)
+    below.paste(colours, place, opacity)
+
+
+def _draw_legend(picture: Image.Image, words: Wording) -> None:
+    """Below the radiograph: a scale from less to more, on the grey of bones."""
+    draw = ImageDraw.Draw(picture)
+    font = _roboto(19, bold=False)
+    left, top = _MARGIN, SIZE[1] - _MARGIN - 24
+    for key in ("looked", "less"):
+        draw.text((left, top), words.text("picture", key), font=font, fill=_GREY)
+        left += round(font.getlength(words.text("picture", key))) + 16
+    scale = Image.linear_gradient("L").rotate(90).resize((200, 20))
+    draw.rectangle((left, top + 2, left + 199, top + 21), fill=_GREY)
+    _lay_over(picture, scale, (left, top + 2))
+    draw.text((left + 216, top), words.text("picture", "more"), font=font, fill=_GREY)
 
 
 def _paragraphs(said: Statements) -> Iterator[_Paragraph]:

@@ -17,7 +17,7 @@ from pydicom.config import disable_value_validation
 from pydicom.errors import InvalidDicomError
 
 from dicom_node import __version__
-from dicom_node.domain.assessment import Assessment, HandBox, ModelIdentity
+from dicom_node.domain.assessment import Assessment, HandBox, ModelIdentity, Saliency
 from dicom_node.domain.delivery import ReportKind, ReportObject
 from dicom_node.domain.eligibility import CR_IMAGE_STORAGE, PRODUCT_NAME, Reason
 from dicom_node.domain.errors import Fault, Permanent
@@ -26,6 +26,7 @@ from sr_templates.content import (
     AssessedContent,
     Box,
     Device,
+    Heatmap,
     InvalidContent,
     Model,
     NotAssessedContent,
@@ -147,6 +148,7 @@ def _assessed(assessment: Assessment) -> dict[str, Any]:
     return {
         "model": _model(prediction.model),
         "hand_box": _box(prediction.hand_box),
+        "saliency": _heatmap(prediction.saliency) if prediction.saliency else None,
         "bone_age_months": prediction.bone_age_months,
         "sd_months": prediction.sd_months,
         "sex": assessment.sex.value,
@@ -159,7 +161,7 @@ def _assessed(assessment: Assessment) -> dict[str, Any]:
         "determination": assessment.determination.value,
         "reference_id": assessment.reference_id,
         "reference_title": assessment.reference_title,
-        "notes": tuple(str(note) for note in assessment.notes),
+        "notes": tuple(note.value for note in assessment.notes),
     }
 
 
@@ -169,6 +171,10 @@ def _model(model: ModelIdentity) -> Model:
 
 def _box(box: HandBox) -> Box:
     return Box(left=box.left, top=box.top, right=box.right, bottom=box.bottom)
+
+
+def _heatmap(saliency: Saliency) -> Heatmap:
+    return Heatmap(box=_box(saliency.box), levels=saliency.levels)
 
 
 def _source(request: ReportRequest) -> Source:

@@ -139,9 +139,17 @@ def exam_show(screen: Screen, exam_id: int, config: Path | None, as_json: bool) 
         except KeyError:
             raise Failed(screen.text("no_exam", exam_id=exam_id)) from None
     if as_json:
-        print_json(asdict(details))
+        print_json(_as_json(details))
     else:
         _show_exam(screen, details)
+
+
+def _as_json(details: ExamDetails) -> dict[str, Any]:
+    """Everything but the saliency, which is for pictures."""
+    found = asdict(details) | {"notes": details.notes}
+    if found["prediction"]:
+        del found["prediction"]["saliency"]
+    return found
 
 
 def _summary(summary: ExamSummary) -> dict[str, Any]:
@@ -166,8 +174,8 @@ def _show_exam(screen: Screen, details: ExamDetails) -> None:
     screen.say("exam_head", exam_id=exam.exam_id, outcome=exam.outcome, reason=exam.reason or "-")
     if exam.reason:
         screen.say("exam_reason", explanation=screen.explain(exam.reason))
-    for note in exam.notes:
-        screen.say("exam_note", explanation=screen.explain(note))
+    for note in details.notes:
+        screen.say("note", explanation=screen.explain(note))
     screen.say(
         "exam_source",
         sop_instance_uid=exam.instance.sop_instance_uid,

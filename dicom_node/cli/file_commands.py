@@ -136,7 +136,7 @@ def _in_words(screen: Screen, result: FileResult) -> str:
             explanation=screen.explain(result.reason),
         )
     age = found.chronological_age_months
-    return screen.text(
+    line = screen.text(
         "predict_assessed",
         path=result.path,
         age=months_in_words(found.prediction.bone_age_months, screen),
@@ -145,6 +145,8 @@ def _in_words(screen: Screen, result: FileResult) -> str:
         z="-" if found.z_score is None else screen.number(found.z_score, "+.2f"),
         determination=screen.text(f"determination_{found.determination}"),
     )
+    notes = [screen.text("note", explanation=screen.explain(note)) for note in found.notes]
+    return "\n  ".join([line, *notes])
 
 
 @click.command()

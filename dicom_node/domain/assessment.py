@@ -26,6 +26,24 @@ class Determination(StrEnum):
     NO_CHRONOLOGICAL_AGE = "no_chronological_age"
 
 
+class Note(StrEnum):
+    """What the reader of the report must know about an exam that was assessed."""
+
+    AGE_DISAGREES = "age_disagrees"
+    BIRTH_DATE_MISSING = "birth_date_missing"
+    BODY_PART_UNSTATED = "body_part_unstated"
+    GREY_SCALE_INVERTED = "grey_scale_inverted"
+    IMAGE_TURNED = "image_turned"
+    LATERALITY_UNSTATED = "laterality_unstated"
+    RIGHT_HAND = "right_hand"
+    STUDY_DATE_MISSING = "study_date_missing"
+    TWO_HANDS_LEFT_ASSESSED = "two_hands_left_assessed"
+    VIEW_UNSTATED = "view_unstated"
+
+
+_SIDE_NOTES = (Note.RIGHT_HAND, Note.LATERALITY_UNSTATED)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelIdentity:
     """Which weights made a prediction."""
@@ -47,13 +65,25 @@ class HandBox:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Saliency:
+    """Which places moved the result: rows of ``levels`` 0..255, 255 the strongest, spread evenly
+    over ``box``, both as the source image lies."""
+
+    box: HandBox
+    levels: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """Immutable model output with its identity: mean and predictive SD of the bone age in
-    months."""
+    """Immutable model output with its identity: mean and predictive SD of the bone age in months,
+    and what was found in the pixels."""
 
     bone_age_months: float
     sd_months: float
     hand_box: HandBox
+    findings: tuple[Note, ...]
+    saliency: Saliency | None
+    """None in predictions of versions that did not keep it."""
     model: ModelIdentity
 
 
@@ -93,7 +123,7 @@ class Assessment:
     determination: Determination
     reference_id: str
     reference_title: str
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
 
 def age_in_months(birth: date, on: date) -> float:
@@ -115,10 +145,10 @@ def assess(
     view_position: str,
     chronological_age_months: float | None,
     reference: ReferenceTable,
-    notes: tuple[str, ...],
+    notes: tuple[Note, ...],
 ) -> Assessment:
     """Compare a prediction with the chronological age; no extrapolation outside the reference
-    table."""
+    table. ``laterality`` and ``notes`` are the header's."""
     difference = None
     population_sd = None
     z_score = None
@@ -129,7 +159,7 @@ def assess(
     return Assessment(
         prediction=prediction,
         sex=sex,
-        laterality=laterality,
+        laterality=assessed_side(laterality, prediction.findings),
         view_position=view_position,
         chronological_age_months=chronological_age_months,
         difference_months=difference,
@@ -138,8 +168,24 @@ def assess(
         determination=_determination(chronological_age_months, z_score),
         reference_id=reference.table_id,
         reference_title=reference.title,
-        notes=notes,
+        notes=notes_for_reader(notes, prediction.findings),
     )
+
+
+def assessed_side(stated: Laterality, findings: tuple[Note, ...]) -> Laterality:
+    """Which hand was assessed: of two hands the left one, of one hand the side that the header
+    states. A header that says both says nothing of one hand."""
+    if Note.TWO_HANDS_LEFT_ASSESSED in findings:
+        return Laterality.LEFT
+    return Laterality.UNSTATED if stated is Laterality.BOTH else stated
+
+
+def notes_for_reader(stated: tuple[Note, ...], findings: tuple[Note, ...]) -> tuple[Note, ...]:
+    """The header's notes, then what was found in the pixels. Of two hands the side is known: what
+    the header made us note about it does not hold."""
+    if Note.TWO_HANDS_LEFT_ASSESSED in findings:
+        stated = tuple(note for note in stated if note not in _SIDE_NOTES)
+    return stated + findings
 
 
 def _determination(chronological_age_months: float | None, z_score: float | None) -> Determination:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from dicom_node.domain.assessment import age_in_months
+from dicom_node.domain.assessment import Note, age_in_months
 from dicom_node.domain.exam import Header, Laterality, Sex
 
 CR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.1"
@@ -37,11 +37,12 @@ class Reason(StrEnum):
     COLOUR_IMAGE = "colour_image"
     DERIVED_SECONDARY = "derived_secondary"
     FOR_PROCESSING = "for_processing"
+    HAND_INCOMPLETE = "hand_incomplete"
     IMAGE_BLANK = "image_blank"
     IMAGE_SATURATED = "image_saturated"
     IMAGE_TOO_LARGE = "image_too_large"
     IMAGE_TOO_SMALL = "image_too_small"
-    LATERALITY_BOTH = "laterality_both"
+    INDETERMINATE = "indeterminate"
     MULTI_FRAME = "multi_frame"
     NO_HAND_FOUND = "no_hand_found"
     NO_PIXEL_DATA = "no_pixel_data"
@@ -51,6 +52,7 @@ class Reason(StrEnum):
     OWN_RESULT = "own_result"
     PIXELS_UNREADABLE = "pixels_unreadable"
     SECONDARY_CAPTURE = "secondary_capture"
+    SEVERAL_HANDS = "several_hands"
     SEX_MISSING = "sex_missing"
     SEX_NOT_SUPPORTED = "sex_not_supported"
     VIEW_NOT_FRONTAL = "view_not_frontal"
@@ -63,20 +65,6 @@ class Disposition(StrEnum):
     """Not ours: recorded, nothing is reported."""
     REJECT = "reject"
     """Ours but not assessable: a report says why, if the institution wants one."""
-    HOLD = "hold"
-    """A person must look: the job is parked."""
-
-
-class Note(StrEnum):
-    """What the reader of the report must know about an exam that was assessed."""
-
-    AGE_DISAGREES = "age_disagrees"
-    BIRTH_DATE_MISSING = "birth_date_missing"
-    BODY_PART_UNSTATED = "body_part_unstated"
-    LATERALITY_UNSTATED = "laterality_unstated"
-    RIGHT_HAND = "right_hand"
-    STUDY_DATE_MISSING = "study_date_missing"
-    VIEW_UNSTATED = "view_unstated"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,11 +219,6 @@ def _view(header: Header) -> Ineligible | None:
     return _reject(Reason.VIEW_NOT_FRONTAL)
 
 
-def _side(header: Header) -> Ineligible | None:
-    both = header.laterality is Laterality.BOTH
-    return Ineligible(reason=Reason.LATERALITY_BOTH, disposition=Disposition.HOLD) if both else None
-
-
 def _sex(header: Header) -> Ineligible | None:
     if not header.sex:
         return _reject(Reason.SEX_MISSING)
@@ -261,7 +244,6 @@ _RULES: tuple[Callable[[Header], Ineligible | None], ...] = (
     _photometry,
     _geometry,
     _view,
-    _side,
     _sex,
     _age,
 )
@@ -280,7 +262,7 @@ def _notes(header: Header) -> Iterable[Note]:
         yield Note.BODY_PART_UNSTATED
     if header.laterality is Laterality.RIGHT:
         yield Note.RIGHT_HAND
-    if header.laterality is Laterality.UNSTATED:
+    if header.laterality in (Laterality.UNSTATED, Laterality.BOTH):
         yield Note.LATERALITY_UNSTATED
     if not header.view_position and not header.view_codes:
         yield Note.VIEW_UNSTATED

@@ -16,7 +16,6 @@ class Fault(StrEnum):
     DESTINATION_UNAVAILABLE = "destination_unavailable"
     DESTINATION_UNKNOWN = "destination_unknown"
     INSTITUTION_UNKNOWN = "institution_unknown"
-    LATERALITY_BOTH = "laterality_both"
     LEASE_LOST = "lease_lost"
     OBJECT_TOO_LARGE = "object_too_large"
     OPERATOR = "operator"

@@ -34,7 +34,7 @@ def assessment_of(
         view_position=eligibility.view_position,
         chronological_age_months=eligibility.chronological_age_months,
         reference=reference,
-        notes=tuple(eligibility.notes),
+        notes=eligibility.notes,
     )
 
 

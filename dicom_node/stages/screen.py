@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dicom_node.domain.eligibility import Disposition, Eligible, Ineligible, Reason, screen
-from dicom_node.domain.errors import Fault, Permanent
 from dicom_node.domain.exam import Exam, Header, Outcome
 from dicom_node.domain.job import Job
 from dicom_node.logs import log
@@ -32,8 +31,7 @@ class Screen:
     def __call__(self, job: Job) -> None:
         """Store the decision and queue the next job.
 
-        Raises ``Permanent`` when the object has changed on the disk, when its header cannot be
-        read, or when a person must look first.
+        Raises ``Permanent`` when the object has changed on the disk or its header cannot be read.
         """
         exam = self._ledger.exam(job.exam_id)
         self._spool.verify(exam.instance.content_sha256)
@@ -51,12 +49,6 @@ class Screen:
 
     def _close(self, job: Job, exam: Exam, header: Header, decision: Ineligible) -> None:
         study = header.study_instance_uid
-        if decision.disposition is Disposition.HOLD:
-            raise Permanent(
-                Fault(decision.reason),
-                f"exam {exam.exam_id} needs a person: {decision.reason}; discard the job after "
-                "reading it by hand",
-            )
         if decision.disposition is Disposition.IGNORE:
             self._ledger.complete_ignored(job, decision.reason, study_instance_uid=study)
             log("exam_ignored", exam_id=exam.exam_id, reason=decision.reason)

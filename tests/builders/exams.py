@@ -13,9 +13,9 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from dicom_node.domain.assessment import HandBox, ModelIdentity, Prediction
+from dicom_node.domain.assessment import HandBox, ModelIdentity, Note, Prediction, Saliency
 from dicom_node.domain.delivery import Delivery, ReportKind, ReportObject, Verdict
-from dicom_node.domain.eligibility import CR_IMAGE_STORAGE, Note
+from dicom_node.domain.eligibility import CR_IMAGE_STORAGE
 from dicom_node.domain.exam import Instance, Laterality, Sex
 from dicom_node.domain.job import Job, Stage
 from dicom_node.ports import Eligibility, Ledger
@@ -55,11 +55,16 @@ def eligibility() -> Eligibility:
 
 
 def prediction() -> Prediction:
-    """Ten years and a half."""
+    """Ten years and a half, of an image that was put right."""
     return Prediction(
         bone_age_months=126.5,
         sd_months=7.25,
         hand_box=HandBox(left=10.5, top=20.0, right=900.25, bottom=1200.0),
+        findings=(Note.IMAGE_TURNED, Note.GREY_SCALE_INVERTED),
+        saliency=Saliency(
+            box=HandBox(left=0.0, top=5.5, right=950.25, bottom=1280.0),
+            levels=((0, 17, 255), (3, 128, 64)),
+        ),
         model=ModelIdentity(name="boneage-test", version="1.0.0", sha256="ab" * 32),
     )
 

@@ -17,6 +17,8 @@ PREDICTION = Prediction(
     bone_age_months=126.0,
     sd_months=7.0,
     hand_box=HandBox(left=10, top=20, right=300, bottom=400),
+    findings=(),
+    saliency=None,
     model=MODEL,
 )
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from pydicom import dcmread
 
 from dicom_node.adapters.scu.echo import HINTS, Hint
 from dicom_node.adapters.scu.exam_sender import send_files
@@ -113,7 +114,7 @@ def write_radiograph(path: Path, number: int, **values: object) -> Path:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A hand, both hands in one image, a lateral view and a chest; read-only."""
+    """A hand, one that is said to be both, a lateral view and a chest; read-only."""
     folder = tmp_path_factory.mktemp("files")
     write_radiograph(folder / "1-hand.dcm", 1)
     write_radiograph(folder / "2-both.dcm", 2, ImageLaterality="B")
@@ -123,17 +124,30 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def write_broken(path: Path) -> Path:
+    """An object that is named in its head and cannot be read any further: endless items in items
+    of Contributing Equipment Sequence."""
+    content = write_radiograph(path, 5).read_bytes()
+    uid = str(dcmread(path, stop_before_pixels=True).SOPInstanceUID).encode()
+    end = content.rindex(uid) + len(uid) + len(uid) % 2
+    nested = bytes.fromhex("180001A0") + b"SQ\0\0" + b"\xff" * 4 + b"\xfe\xff\0\xe0" + b"\xff" * 4
+    path.write_bytes(content[:end] + nested * 5000)
+    return path
+
+
 @pytest.fixture(scope="module")
 def journey(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
-    """A node that has received the files and whose only destination is down."""
+    """A node that has received the files and a broken one, and whose only destination is down."""
     folder = tmp_path_factory.mktemp("node")
+    files = shutil.copytree(files, folder / "files")
+    write_broken(files / "5-broken.dcm")
     port = free_port()
     write_config(
         folder, [("pacs", "PACS", port)], extra='[inference]\nworkers = 1\ndevice = "cpu"\n'
     )
     with running_node(folder) as node:
         sent = list(send_files(sorted(files.iterdir()), node.peer, calling_ae_title="MODALITY"))
-        assert [item.status for item in sent] == [0, 0, 0, 0]
+        assert [item.status for item in sent] == [0, 0, 0, 0, 0]
         found = Journey(node=node, files=files, port=port)
         ledger = node.ledger()
         wait_until(
@@ -167,7 +181,7 @@ def test_predict_answers_every_file_with_one_json_line(
     found = {Path(line["path"]).name: line for line in done.lines}
     assert {name: (line["outcome"], line["reason"]) for name, line in found.items()} == {
         "1-hand.dcm": ("assessed", None),
-        "2-both.dcm": ("not_assessed", "laterality_both"),
+        "2-both.dcm": ("assessed", None),
         "3-lateral.dcm": ("not_assessed", "view_not_frontal"),
         "4-chest.dcm": ("ignored", "other_body_part"),
         "notes.txt": ("failed", "unreadable_object"),
@@ -182,6 +196,9 @@ def test_predict_answers_every_file_with_one_json_line(
     assert set(hand["hand_box"]) == {"left", "top", "right", "bottom"}
     assert set(hand["model"]) == {"name", "version", "sha256"}
     assert hand["picture"] == str(pictures / "1-hand.png")
+    assert "saliency" not in hand
+    assert found["2-both.dcm"]["laterality"] == "U"
+    assert "laterality_unstated" in found["2-both.dcm"]["notes"]
 
 
 def test_predict_fails_when_a_file_cannot_be_read_but_answers_the_others(
@@ -197,7 +214,7 @@ def test_predict_draws_a_picture_of_what_it_assessed_and_of_nothing_else(
     predicted: tuple[Done, Path],
 ) -> None:
     _, pictures = predicted
-    assert [path.name for path in pictures.iterdir()] == ["1-hand.png"]
+    assert {path.name for path in pictures.iterdir()} == {"1-hand.png", "2-both.png"}
     with Image.open(pictures / "1-hand.png") as picture:
         assert picture.width > 480
         assert picture.height >= 640
@@ -221,10 +238,19 @@ def test_predict_in_words_names_the_age_and_the_reason(files: Path) -> None:
     done = run("predict", files)
     assert done.code == 0
     assert done.err == ""
-    hand, both, *_ = done.out.splitlines()
+    hand, *_ = done.out.splitlines()
+    assert hand.startswith(str(files / "1-hand.dcm"))
     assert "bone age" in hand
     assert "chronological age" in hand
-    assert f"laterality_both): {explain('laterality_both', 'en')}" in both
+    assert f"view_not_frontal): {explain('view_not_frontal', 'en')}" in done.out
+
+
+@pytest.mark.parametrize(("language", "word"), [("en", "Note"), ("pt-BR", "Observação")])
+def test_predict_in_words_gives_the_notes(files: Path, language: str, word: str) -> None:
+    done = run("--lang", language, "predict", files / "2-both.dcm")
+    first, *notes = done.out.splitlines()
+    assert first.startswith(str(files / "2-both.dcm"))
+    assert f"  {word}: {explain('laterality_unstated', language)}" in notes
 
 
 def test_predict_quotes_no_broken_header_value(tmp_path: Path) -> None:
@@ -262,7 +288,7 @@ def test_status_shows_queues_outcomes_and_destinations_without_patient_data(
         "screen", "parked"
     ] == 1
     assert {(row["outcome"], row["reason"]): row["exams"] for row in found["exams"]} == {
-        ("assessed", None): 1,
+        ("assessed", None): 2,
         ("pending", None): 1,
         ("not_assessed", "view_not_frontal"): 1,
         ("ignored", "other_body_part"): 1,
@@ -270,7 +296,7 @@ def test_status_shows_queues_outcomes_and_destinations_without_patient_data(
     assert found["destinations"] == [
         {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": journey.port}
     ]
-    assert len(found["last_exams"]) == 4
+    assert len(found["last_exams"]) == 5
     assert CANARY not in done.out
     assert "2.25." not in done.out
 
@@ -299,6 +325,7 @@ def test_exam_show_tells_the_journey_of_an_assessed_exam(journey: Journey) -> No
     found = journey.show("1-hand.dcm")
     assert found["exam"]["outcome"] == "assessed"
     assert found["prediction"]["bone_age_months"] > 0
+    assert "saliency" not in found["prediction"]
     assert [report["kind"] for report in found["reports"]] == ["measurements", "narrative"]
     assert [job["stage"] for job in found["jobs"]] == ["screen", "infer", "report", "deliver"]
     assert found["jobs"][-1]["fault"] == "destination_unavailable"
@@ -316,11 +343,18 @@ def test_exam_show_explains_in_words_why_there_is_no_bone_age(
     assert explain("view_not_frontal", language) in done.out
 
 
+def test_exam_show_gives_the_notes_of_the_report(journey: Journey) -> None:
+    assert "laterality_unstated" in journey.show("2-both.dcm")["notes"]
+    exam_id = journey.exams()["2-both.dcm"]
+    done = run("exam", "show", exam_id, "--config", journey.node.config)
+    assert f"Note: {explain('laterality_unstated', 'en')}" in done.out
+
+
 def test_job_list_filters_by_state(journey: Journey) -> None:
     parked = run(
         "job", "list", "--json", "--state", "parked", "--config", journey.node.config
     ).document
-    assert (journey.exams()["2-both.dcm"], "laterality_both") in [
+    assert (journey.exams()["5-broken.dcm"], "unreadable_object") in [
         (job["exam_id"], job["fault"]) for job in parked
     ]
     assert {job["state"] for job in parked} == {"parked"}
@@ -329,12 +363,12 @@ def test_job_list_filters_by_state(journey: Journey) -> None:
 def test_a_parked_job_can_be_retried_and_parks_again_while_its_cause_lasts(
     journey: Journey,
 ) -> None:
-    [job] = journey.jobs("2-both.dcm")
+    [job] = journey.jobs("5-broken.dcm")
     done = run("job", "retry", job["job_id"], "--config", journey.node.config)
     assert (done.code, done.out) == (0, f"Job {job['job_id']} is queued again.\n")
 
     def parked_again() -> bool:
-        [now] = journey.jobs("2-both.dcm")
+        [now] = journey.jobs("5-broken.dcm")
         return bool(now["state"] == "parked" and now["attempt"] > job["attempt"])
 
     wait_until(parked_again, seconds=30)
@@ -412,13 +446,13 @@ def test_send_stores_every_file_and_sums_up(journey: Journey) -> None:
     to = f"127.0.0.1:{journey.node.peer.port}/BONEAGE"
     done = run_process("send", journey.files, "--to", to, "--from", "ADMIN", "--associations", 2)
     assert (done.code, done.err) == (0, "")
-    assert done.out.startswith("4 of 4 stored, median ")
+    assert done.out.startswith("5 of 5 stored, median ")
 
     lines = run("send", journey.files, "--to", to, "--json").lines
     assert {Path(line["path"]).name for line in lines} == {p.name for p in journey.files.iterdir()}
     assert {line["status"] for line in lines} == {0}
     assert all(line["seconds"] > 0 for line in lines)
-    assert len(journey.exams()) == 4  # sent before: nothing new
+    assert len(journey.exams()) == 5  # sent before: nothing new
 
 
 def test_send_shows_its_progress_on_standard_error_of_a_terminal(journey: Journey) -> None:
@@ -428,7 +462,7 @@ def test_send_shows_its_progress_on_standard_error_of_a_terminal(journey: Journe
         os.close(theirs)
         shown = b"".join(read_until_hangup(ours))
         assert sender.stdout is not None
-        assert sender.stdout.read().startswith(b"4 of 4 stored")
+        assert sender.stdout.read().startswith(b"5 of 5 stored")
         assert sender.wait(60) == 0
     assert b"sending" in shown
     assert b"100%" in shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from sqlite3 import Cursor
@@ -12,6 +13,7 @@ from sqlalchemy import Engine, event
 
 from dicom_node.adapters.ledger import OperatorLedger, SqlLedger
 from dicom_node.adapters.ledger.migrate import migrate
+from dicom_node.domain.assessment import Note
 from dicom_node.domain.delivery import Verdict
 from dicom_node.domain.eligibility import Reason
 from dicom_node.domain.errors import Fault, LeaseLost
@@ -135,6 +137,21 @@ def test_the_journal_names_the_exam_that_content_conflicts_with(
     assert (line.event, line.detail) == ("conflict_received", f"with_exam={first}")
     (job,) = operator.exam_details(second).jobs
     assert (job.state, job.fault) == (JobState.PARKED, Fault.CONFLICTING_CONTENT)
+
+
+def test_the_notes_of_an_exam_are_those_of_its_report(
+    ledger: SqlLedger, operator: OperatorLedger
+) -> None:
+    exam_id = exam_before(ledger, Stage.SCREEN)
+    assert operator.exam_details(exam_id).notes == ()
+    complete(ledger, claim_one(ledger, Stage.SCREEN))
+    assert operator.exam_details(exam_id).notes == eligibility().notes
+    two_hands = replace(prediction(), findings=(Note.TWO_HANDS_LEFT_ASSESSED,))
+    ledger.complete_infer(claim_one(ledger, Stage.INFER), two_hands)
+    assert operator.exam_details(exam_id).notes == (
+        Note.VIEW_UNSTATED,
+        Note.TWO_HANDS_LEFT_ASSESSED,
+    )
 
 
 def test_exam_details_hold_everything_but_the_bytes(

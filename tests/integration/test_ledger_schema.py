@@ -16,20 +16,23 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import IntegrityError, StatementError
 
 import dicom_node.adapters.ledger
-from dicom_node.adapters.ledger import SqlLedger, database
+from dicom_node.adapters.ledger import OperatorLedger, SqlLedger, database
+from dicom_node.adapters.ledger import migrate as migrations
 from dicom_node.adapters.ledger.database import Database
 from dicom_node.adapters.ledger.migrate import current_revision, head_revision, migrate
 from dicom_node.adapters.ledger.schema import metadata
+from dicom_node.domain.assessment import Note
 from dicom_node.domain.delivery import Verdict
 from dicom_node.domain.errors import Fault, Permanent, Transient
-from dicom_node.domain.job import Stage
-from tests.builders.exams import answer, claim_one, complete, exam_before, instance
+from dicom_node.domain.job import JobState, Stage
+from tests.builders.exams import answer, claim_one, complete, exam_before, instance, prediction
 from tests.fakes.clock import ManualClock
 
 
@@ -120,6 +123,60 @@ def test_a_migration_that_fails_half_way_leaves_no_table(tmp_path: Path) -> None
         migrate(path)
     assert list(definitions(path)) == ["reports"]
     assert current_revision(path) is None
+
+
+OLD_EXAM = """
+    INSERT INTO instances VALUES
+        (1, '1.2', '1.2.3', '1.2.840.10008.1.2.1', '{sha}', 1, 'CR', '::1', 'local', 1.0);
+    INSERT INTO exams (exam_id, instance_id, outcome, sex, laterality, notes)
+        VALUES (1, 1, 'assessed', 'F', 'R', '["right_hand"]');
+    INSERT INTO predictions VALUES (1, 126.5, 7.0, 1.0, 2.0, 30.0, 40.0, 'm', '1.1.0', '{sha}');
+    INSERT INTO jobs VALUES
+        (1, 1, 'screen', '', 'parked', 1, 0, 1.0, 1.0, NULL, NULL, 'laterality_both', 'read it'),
+        (2, 1, 'infer', '', 'discarded', 1, 0, 1.0, 1.0, NULL, NULL, 'laterality_both', 'not ours'),
+        (3, 1, 'report', '', 'parked', 1, 0, 1.0, 1.0, NULL, NULL, 'report_invalid', 'a defect');
+"""
+"""What version 0001 wrote: a prediction, and jobs that both hands in one image had parked."""
+
+
+def test_a_ledger_of_the_first_revision_keeps_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config = migrations._config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    engine.dispose()
+    assert current_revision(path) == "0001"
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript(OLD_EXAM.format(sha="ab" * 32))
+
+    assert migrate(path) == head_revision()
+    operator = OperatorLedger(path, ManualClock())
+    details = operator.exam_details(1)
+    operator.close()
+    assert details.prediction is not None
+    assert details.prediction.bone_age_months == 126.5
+    assert (details.prediction.findings, details.prediction.saliency) == ((), None)
+    assert details.notes == (Note.RIGHT_HAND,)
+    assert [(job.state, job.fault, job.detail) for job in details.jobs] == [
+        (
+            JobState.PARKED,
+            Fault.OPERATOR,
+            "both hands in one image: retry the job to have the left one assessed",
+        ),
+        (JobState.DISCARDED, Fault.OPERATOR, "not ours"),
+        (JobState.PARKED, Fault.REPORT_INVALID, "a defect"),
+    ]
+
+
+def test_a_missing_saliency_is_null_and_not_a_json_null(path: Path, ledger: SqlLedger) -> None:
+    exam_before(ledger, Stage.INFER)
+    without = replace(prediction(), findings=(), saliency=None)
+    ledger.complete_infer(claim_one(ledger, Stage.INFER), without)
+    with closing(sqlite3.connect(path)) as connection:
+        stored = connection.execute("SELECT findings, saliency FROM predictions").fetchone()
+    assert stored == ("[]", None)
 
 
 def test_processes_that_start_together_migrate_once(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dicom_node.domain.assessment import Note
 from dicom_node.domain.eligibility import (
     CR_IMAGE_STORAGE,
     DX_FOR_PRESENTATION,
@@ -19,7 +20,6 @@ from dicom_node.domain.eligibility import (
     Disposition,
     Eligible,
     Ineligible,
-    Note,
     Reason,
     screen,
 )
@@ -69,10 +69,13 @@ REJECTED: dict[Reason, dict[str, Any]] = {
     Reason.AGE_IMPLAUSIBLE: {"birth_date": date(1896, 3, 1)},
 }
 FOUND_IN_THE_PIXELS = {
+    Reason.HAND_INCOMPLETE,
     Reason.IMAGE_BLANK,
     Reason.IMAGE_SATURATED,
+    Reason.INDETERMINATE,
     Reason.NO_HAND_FOUND,
     Reason.PIXELS_UNREADABLE,
+    Reason.SEVERAL_HANDS,
 }
 
 
@@ -96,14 +99,8 @@ def test_what_is_ours_but_not_assessable_is_rejected(
     assert changed(**values) == Ineligible(reason=reason, disposition=Disposition.REJECT)
 
 
-def test_both_hands_wait_for_a_person() -> None:
-    assert changed(laterality=Laterality.BOTH) == Ineligible(
-        reason=Reason.LATERALITY_BOTH, disposition=Disposition.HOLD
-    )
-
-
 def test_every_reason_that_a_header_can_give_is_proven_here() -> None:
-    proven = {*IGNORED, *REJECTED, Reason.LATERALITY_BOTH}
+    proven = {*IGNORED, *REJECTED}
     assert proven == set(Reason) - FOUND_IN_THE_PIXELS
 
 
@@ -211,6 +208,7 @@ def test_lateral_and_oblique_codes_are_rejected(code: str) -> None:
         ({"patient_age_months": 132.5}, Note.AGE_DISAGREES),
         ({"laterality": Laterality.RIGHT}, Note.RIGHT_HAND),
         ({"laterality": Laterality.UNSTATED}, Note.LATERALITY_UNSTATED),
+        ({"laterality": Laterality.BOTH}, Note.LATERALITY_UNSTATED),
         ({"view_position": ""}, Note.VIEW_UNSTATED),
         ({"body_part_examined": ""}, Note.BODY_PART_UNSTATED),
     ],

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dicom_node.domain.eligibility import Note, Reason
+from dicom_node.domain.assessment import Note
+from dicom_node.domain.eligibility import Reason
 from sr_templates import picture
-from sr_templates.content import AssessedContent, Box, Device, Model, NotAssessedContent
+from sr_templates.content import AssessedContent, Box, Device, Heatmap, Model, NotAssessedContent
 from sr_templates.picture import SIZE, annotate
 from sr_templates.wording import LANGUAGES, wording
 
@@ -32,6 +33,7 @@ def assessed(**changes: Any) -> AssessedContent:
         **COMMON,
         "model": Model(name="boneage-test", version="1", sha256="cd" * 32),
         "hand_box": Box(left=100, top=200, right=300, bottom=600),
+        "saliency": None,
         "bone_age_months": 126.0,
         "sd_months": 6.2,
         "sex": "F",
@@ -54,7 +56,7 @@ def pixels_of(image: Image.Image) -> Any:
 
 
 def radiograph() -> Any:
-    return np.full((900, 780), 90, dtype=np.uint8)
+    return np.full((860, 780), 90, dtype=np.uint8)
 
 
 def test_the_hand_is_framed_where_it_is() -> None:
@@ -63,9 +65,64 @@ def test_the_hand_is_framed_where_it_is() -> None:
     assert image.mode == "RGB"
     left_half = pixels_of(image)[:, :800]
     rows, columns = np.nonzero((left_half == AMBER).all(axis=2))
-    origin = np.array([50, 40])  # the radiograph of 780 x 900 stands 1:1 in the room for it
+    origin = np.array([50, 40])  # the radiograph of 780 x 860 stands 1:1 in the room for it
     box = np.array([rows.min(), columns.min(), rows.max(), columns.max()]) - [*origin, *origin]
     assert box.tolist() == [200, 100, 600, 300]
+
+
+def drawn(image: Image.Image) -> Any:
+    """The radiograph of 780 x 860 within the picture, RGB as signed numbers."""
+    return pixels_of(image)[50:910, 40:820].astype(int)
+
+
+def heatmap(*levels: tuple[int, ...]) -> Heatmap:
+    return Heatmap(box=Box(left=100, top=200, right=300, bottom=600), levels=levels)
+
+
+def test_where_the_model_looked_most_is_warmest_and_nothing_else_changes() -> None:
+    levels = ((0, 0, 0), (0, 0, 0), (0, 255, 0), (0, 0, 0))
+    plain = drawn(annotate(radiograph(), assessed()))
+    tinted = drawn(annotate(radiograph(), assessed(saliency=heatmap(*levels))))
+    changed = np.abs(tinted - plain).sum(axis=2)
+    rows, columns = np.nonzero(changed)
+    assert (rows.min() >= 200, rows.max() < 600) == (True, True)
+    assert (columns.min() >= 100, columns.max() < 300) == (True, True)
+    centre = np.unravel_index(changed.argmax(), changed.shape)
+    assert abs(int(centre[0]) - 450) < 20  # third of four rows of levels
+    assert abs(int(centre[1]) - 200) < 20
+    red, _, blue = tinted[450, 200]
+    assert red > 1.3 * blue
+
+
+def test_the_look_of_the_model_rises_without_steps() -> None:
+    tinted = drawn(annotate(radiograph(), assessed(saliency=heatmap((0, 0), (255, 255)))))
+    steps = np.abs(np.diff(tinted[220:580, 200, 0]))
+    assert steps.max() <= 3
+
+
+def test_the_radiograph_stays_legible_where_the_model_looked_most() -> None:
+    bones = radiograph()
+    bones[:, ::2] = 190
+    seen = drawn(annotate(bones, assessed(saliency=heatmap((255,)))))[300:500, 150:250].mean(axis=2)
+    assert np.abs(np.diff(seen, axis=1)).mean() >= 0.4 * (190 - 90)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_scale_of_the_colours_stands_below_the_radiograph(language: str) -> None:
+    legend = (slice(910, 960), slice(0, 820))
+    plain = pixels_of(annotate(radiograph(), assessed(language=language)))
+    content = assessed(language=language, saliency=heatmap((0, 255)))
+    scaled = pixels_of(annotate(radiograph(), content))
+    assert (plain[legend] == plain[0, 0]).all()
+    assert (scaled[legend] != plain[0, 0]).any()
+    assert (scaled[960:] == plain[0, 0]).all()
+
+
+def test_a_look_beyond_the_image_ends_at_its_edges() -> None:
+    beyond = Heatmap(box=Box(left=-50, top=-50, right=900, bottom=900), levels=((255,),))
+    image = pixels_of(annotate(radiograph(), assessed(saliency=beyond)))
+    assert (image[:50, :820] == image[0, 0]).all()
+    assert (image[50:910, :40] == image[0, 0]).all()
 
 
 @pytest.mark.parametrize("shape", [(299, 299), (2900, 2000), (300, 3000)])

@@ -27,10 +27,12 @@ from dicom_node.domain.assessment import (
     Determination,
     HandBox,
     ModelIdentity,
+    Note,
     Prediction,
+    Saliency,
 )
 from dicom_node.domain.delivery import ReportKind, ReportObject
-from dicom_node.domain.eligibility import Disposition, Ineligible, Note, Reason, screen
+from dicom_node.domain.eligibility import Disposition, Ineligible, Reason, screen
 from dicom_node.domain.errors import Fault, Permanent
 from dicom_node.domain.exam import Header, Laterality, Sex
 from dicom_node.ports import Reporter, ReportRequest
@@ -86,6 +88,10 @@ def assessment(**changes: Any) -> Assessment:
         bone_age_months=126.347,
         sd_months=6.25,
         hand_box=HandBox(left=100, top=120.5, right=1500, bottom=1900),
+        findings=(),
+        saliency=Saliency(
+            box=HandBox(left=16, top=13.5, right=1584, bottom=2000), levels=((9, 200), (30, 255))
+        ),
         model=ModelIdentity(name="boneage-test", version="1.2.0", sha256="cd" * 32),
     )
     values: dict[str, Any] = {
@@ -509,6 +515,9 @@ def test_every_reason_becomes_a_narrative_that_gives_it(sent: Any, reason: Reaso
     [
         (Reason.VIEW_NOT_FRONTAL, ["111225", "111209"]),
         (Reason.IMAGE_BLANK, ["111224", "111213"]),
+        (Reason.HAND_INCOMPLETE, ["111224", "111209"]),
+        (Reason.SEVERAL_HANDS, ["111224"]),
+        (Reason.INDETERMINATE, ["111224"]),
         (Reason.NO_HAND_FOUND, ["111224"]),
         (Reason.SEX_MISSING, ["111225"]),
     ],
@@ -518,6 +527,33 @@ def test_reasons_are_coded_where_the_standard_has_a_code(
 ) -> None:
     (narrative,) = SrReporter().build(sent(radiograph(), reason))
     assert codes(read(narrative), concepts.FINDING) == expected
+
+
+@pytest.mark.parametrize(
+    ("language", "sentence"),
+    [
+        ("en", "the model is not certain enough to state a bone age."),
+        ("pt-BR", "o modelo não tem certeza suficiente para informar uma idade óssea."),
+    ],
+)
+def test_an_indeterminate_result_is_said_in_words_and_without_a_number(
+    sent: Any, language: str, sentence: str
+) -> None:
+    (narrative,) = SrReporter().build(sent(radiograph(), Reason.INDETERMINATE, language=language))
+    dataset = read(narrative)
+    assert sentence in texts(dataset)
+    assert not any(item.ValueType == "NUM" for item in items(dataset))
+    findings = [t for t in texts(dataset).splitlines() if sentence in t]
+    assert len(findings) == 1
+    assert not any(character.isdigit() for character in findings[0])
+
+
+def test_what_was_found_in_the_pixels_stands_in_the_narrative(sent: Any) -> None:
+    finding = assessment(notes=(Note.GREY_SCALE_INVERTED, Note.TWO_HANDS_LEFT_ASSESSED))
+    _, narrative = SrReporter().build(sent(radiograph(), finding))
+    said = texts(read(narrative))
+    assert "A imagem mostra duas mãos; foi avaliada a esquerda." in said
+    assert "A escala de cinza estava invertida" in said
 
 
 def test_a_file_that_is_no_dicom_is_unreadable(sent: Any) -> None:

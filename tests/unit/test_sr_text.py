@@ -14,8 +14,8 @@ import pytest
 from pydicom.sr._concepts_dict import concepts as dictionary
 from pydicom.sr.coding import Code
 
-from dicom_node.domain.assessment import Determination
-from dicom_node.domain.eligibility import Note, Reason
+from dicom_node.domain.assessment import Determination, Note
+from dicom_node.domain.eligibility import Reason
 from dicom_node.domain.exam import Laterality, Sex
 from sr_templates import concepts
 from sr_templates.content import InvalidContent
@@ -25,7 +25,6 @@ ENUMS = [
     ("reason", Reason),
     ("note", Note),
     ("determination", Determination),
-    ("hand", Laterality),
     ("sex", Sex),
 ]
 
@@ -73,6 +72,12 @@ def test_every_code_has_a_text_and_every_text_a_code(
 ) -> None:
     keys = {key.partition(".")[2] for key in flat(language) if key.startswith(f"{section}.")}
     assert keys == {member.value for member in enum}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_side_of_one_hand_has_a_text(language: str) -> None:
+    keys = {key.partition(".")[2] for key in flat(language) if key.startswith("hand.")}
+    assert keys == set(Laterality) - {Laterality.BOTH}
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -141,8 +146,7 @@ def test_a_language_without_a_file_is_refused() -> None:
 
 def test_every_determination_and_side_has_its_code() -> None:
     assert set(concepts.DETERMINATIONS) == {d.value for d in Determination}
-    sides = {side.value for side in Laterality} - {Laterality.UNSTATED.value}
-    assert set(concepts.LATERALITIES) == sides
+    assert set(concepts.LATERALITIES) == {Laterality.LEFT, Laterality.RIGHT}
     assert set(concepts.LANGUAGES) == set(LANGUAGES)
 
 

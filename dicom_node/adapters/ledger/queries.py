@@ -21,7 +21,7 @@ from dicom_node.adapters.ledger.schema import (
     journal,
     reports,
 )
-from dicom_node.domain.assessment import Prediction
+from dicom_node.domain.assessment import Note, Prediction, notes_for_reader
 from dicom_node.domain.delivery import ReportKind, Verdict
 from dicom_node.domain.errors import Fault
 from dicom_node.domain.exam import Exam, Outcome
@@ -77,6 +77,12 @@ class ExamDetails:
     deliveries: tuple[DeliveryAnswer, ...]
     jobs: tuple[Job, ...]
     journal: tuple[JournalEntry, ...]
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What the reader of the report must know, as the report says it."""
+        stated = self.eligibility.notes if self.eligibility else ()
+        return notes_for_reader(stated, self.prediction.findings if self.prediction else ())
 
 
 class OperatorLedger:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
 from dicom_node.adapters.ledger.schema import exams, instances, predictions, reports
-from dicom_node.domain.assessment import HandBox, ModelIdentity, Prediction
+from dicom_node.domain.assessment import HandBox, ModelIdentity, Note, Prediction, Saliency
 from dicom_node.domain.delivery import ReportObject
-from dicom_node.domain.eligibility import Note
 from dicom_node.domain.exam import Exam, Instance
 from dicom_node.ports import Eligibility
 
@@ -88,6 +88,8 @@ def prediction_values(prediction: Prediction) -> dict[str, object]:
         "model_name": prediction.model.name,
         "model_version": prediction.model.version,
         "model_sha256": prediction.model.sha256,
+        "findings": list(prediction.findings),
+        "saliency": None if prediction.saliency is None else asdict(prediction.saliency),
     }
 
 
@@ -104,10 +106,17 @@ def _prediction(row: Row[*tuple[Any, ...]]) -> Prediction:
         hand_box=HandBox(
             left=row.hand_left, top=row.hand_top, right=row.hand_right, bottom=row.hand_bottom
         ),
+        findings=tuple(Note(found) for found in row.findings),
+        saliency=None if row.saliency is None else _saliency(row.saliency),
         model=ModelIdentity(
             name=row.model_name, version=row.model_version, sha256=row.model_sha256
         ),
     )
+
+
+def _saliency(stored: dict[str, Any]) -> Saliency:
+    levels = tuple(tuple(row) for row in stored["levels"])
+    return Saliency(box=HandBox(**stored["box"]), levels=levels)
 
 
 def report_values(made: ReportObject) -> dict[str, object]:

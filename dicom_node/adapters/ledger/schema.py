@@ -166,6 +166,8 @@ predictions = Table(
     Column("model_name", String(64), nullable=False),
     Column("model_version", String(64), nullable=False),
     Column("model_sha256", String(64), nullable=False),
+    Column("findings", JSON, nullable=False, server_default="[]"),
+    Column("saliency", JSON(none_as_null=True)),
 )
 
 reports = Table(
