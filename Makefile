@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH ?= yes
 
-.PHONY: help demo test lint lock peers clean
+.PHONY: help demo test bench lint lock peers clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -18,6 +18,9 @@ demo: $(VENV)/node.installed ## the whole path on this machine: FILES="a.dcm b.d
 
 test: $(VENV)/dev.installed peers lint ## lint, types, import contracts and all tests
 	$(BIN)/python -m pytest
+
+bench: $(VENV)/dev.installed ## speed of the engines against the bare networks; writes build/benchmarks/
+	$(BIN)/python -m pytest tests/benchmarks -m benchmark -s
 
 lint: $(VENV)/dev.installed ## ruff, mypy --strict and the import contracts
 	$(BIN)/ruff check .

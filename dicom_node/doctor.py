@@ -138,6 +138,18 @@ def check_model(verify: Callable[[], ModelIdentity]) -> Finding:
     return _ok(f"{model.name} {model.version}, SHA-256 {model.sha256[:12]}…")
 
 
+def check_device(wanted: str, runs_on: Callable[[], str]) -> Finding:
+    """The network runs where ``inference.device`` wants it. ``runs_on`` starts it."""
+    device = runs_on()
+    if wanted in {"auto", device}:
+        return _ok(f"the network runs on {device}")
+    return _warning(
+        f"inference.device = {wanted}, but the network runs on {device}: no GPU answers",
+        "check the driver (nvidia-smi) and that PyTorch is a CUDA build; until then exams run on "
+        "the CPU",
+    )
+
+
 def check_reference_table(load: Callable[[], ReferenceTable]) -> Finding:
     """The configured reference table is there. ``load`` raises when not."""
     return _ok(load().title)

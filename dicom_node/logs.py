@@ -100,6 +100,16 @@ EVENTS: Mapping[str, Event] = {
     "model_loaded": _event(
         "info", "the model is ready", "model", "version", "sha256", "device", "seconds"
     ),
+    "gpu_lost": _event(
+        "error", "the GPU failed or is missing: the CPU runs the model until it answers again"
+    ),
+    "gpu_returned": _event("info", "the GPU answers and runs the model again"),
+    "gpu_memory_short": _event(
+        "warning", "a batch did not fit the GPU's memory: it runs in halves, at last on the CPU"
+    ),
+    "gpu_output_wrong": _event(
+        "warning", "the GPU's output was no number: the CPU runs that batch"
+    ),
     "model_changed": _event(
         "error", "a file of the model is not what it was at the start", "error"
     ),

@@ -67,6 +67,13 @@ METRICS: tuple[Metric, ...] = (
         "dicom_node_deliveries_total", "Answers of destinations", "destination", "verdict"
     ),
     _counter("dicom_node_jobs_parked_total", "Jobs left for a person", "stage", "fault"),
+    _counter("dicom_node_inference_events_total", "What happened to the engine", "event"),
+    Metric(
+        name="dicom_node_inference_workers",
+        kind="gauge",
+        meaning="Workers by what their network runs on now",
+        labels=("device",),
+    ),
     _counter("dicom_node_process_restarts_total", "Processes that ended unasked", "process"),
     _at_scrape("dicom_node_jobs", "Jobs in the ledger that are not done", "stage", "state"),
     _at_scrape("dicom_node_oldest_job_seconds", "Age of the oldest job that waits", "stage"),
@@ -180,6 +187,17 @@ def job_parked(stage: Stage, fault: Fault) -> None:
     _count("dicom_node_jobs_parked_total", stage=stage.value, fault=fault.value)
 
 
+def engine_event(event: StrEnum) -> None:
+    """The engine of this process met what ``event`` names."""
+    _count("dicom_node_inference_events_total", event=event.value)
+
+
+def network_runs_on(device: Literal["cpu", "cuda"]) -> None:
+    """The network of this process runs on ``device`` from now on."""
+    for name in ("cpu", "cuda"):
+        _set("dicom_node_inference_workers", int(name == device), device=name)
+
+
 def process_restarted(process: str) -> None:
     """A process of the node (its name) ended unasked."""
     _count("dicom_node_process_restarts_total", process=process)
@@ -240,6 +258,11 @@ def _samples(reading: Reading) -> dict[str, list[tuple[tuple[str, ...], float]]]
 def _count(name: str, amount: float = 1, **labels: str) -> None:
     if name in _live:
         _child(name, labels).inc(amount)
+
+
+def _set(name: str, value: float, **labels: str) -> None:
+    if name in _live:
+        _child(name, labels).set(value)
 
 
 def _observe(name: str, seconds: float, **labels: str) -> None:

@@ -108,8 +108,8 @@ def _work(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Event
     )
     wiring.reporter.warm()
     delivery_bell = EventBell(inherited.delivery_bell)
-    batching = wiring.predictor.device == "cuda"
     inference = wiring.settings.inference
+    batching = "cuda" in {inference.device, wiring.predictor.device}
     worker = Worker(
         ledger=wiring.ledger,
         clock=wiring.clock,

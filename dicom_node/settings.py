@@ -104,12 +104,21 @@ class InferenceSettings(_Section):
     """``[inference]``: the model and what runs it."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["fp32"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     workers: Positive = 2
     batch_max: Positive = 8
     batch_wait_ms: Annotated[int, Field(ge=0)] = 20
     model: str = "boneage-lite0"
     reference: str = "greulich-pyle-v-vi"
+
+    @model_validator(mode="after")
+    def _possible(self) -> InferenceSettings:
+        if self.device == "cpu" and self.precision in {"bf16", "fp16"}:
+            raise ValueError(
+                f'precision = "{self.precision}" runs on CUDA only: set inference.precision = '
+                '"auto" or another inference.device'
+            )
+        return self
 
 
 class Settings(BaseSettings):

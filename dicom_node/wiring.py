@@ -89,8 +89,12 @@ class Wiring:
     @cached_property
     def predictor(self) -> BundlePredictor:
         """The verified model, not yet warm."""
+        inference = self.settings.inference
         return BundlePredictor(
-            model=self.settings.inference.model, device=self.settings.inference.device
+            model=inference.model,
+            device=inference.device,
+            precision=inference.precision,
+            batch_max=inference.batch_max,
         )
 
     @cached_property

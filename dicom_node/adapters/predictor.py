@@ -6,17 +6,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import dicom_node
-from dicom_node.domain.assessment import HandBox, ModelIdentity, Prediction
+from dicom_node.domain.assessment import HandBox, ModelIdentity, Note, Prediction, Saliency
 from dicom_node.domain.eligibility import Reason
 from dicom_node.domain.errors import Fault, Permanent, Transient
 from dicom_node.domain.exam import Sex
+from dicom_node.logs import log
+from dicom_node.metrics import engine_event, network_runs_on
 from dicom_node.ports import PredictionRequest
 
 if TYPE_CHECKING:
     from inference import prediction
+    from inference.engines.choice import DeviceChoice, PrecisionChoice
+    from inference.engines.engine import Device, EngineEvent
     from inference.predictor import Answer, Predictor
 
 MODELS = Path(dicom_node.__file__).parent.parent / "config" / "models"
@@ -31,26 +35,40 @@ class BundlePredictor:
     what its manifest says, and when the engine cannot start.
     """
 
-    def __init__(self, *, model: str, device: Literal["auto", "cpu", "cuda"] = "auto") -> None:
+    def __init__(
+        self,
+        *,
+        model: str,
+        device: DeviceChoice = "auto",
+        precision: PrecisionChoice = "auto",
+        batch_max: int = 1,
+    ) -> None:
         self._model = model
-        self._wanted_device = device
+        self._device = device
+        self._precision = precision
+        self._batch_max = batch_max
 
     @property
-    def device(self) -> Literal["cpu", "cuda"]:
-        """Where the network runs."""
+    def device(self) -> Device:
+        """Where the network runs now."""
         return self._predictor.device
 
     def verify(self) -> ModelIdentity:
-        """Hash every file of the bundle again, without an engine."""
+        """Hash every file of the bundle again and check that the model allows the precision,
+        without an engine."""
         from inference.bundle import load_bundle
+        from inference.engines.choice import allowed_precision
 
         with _unavailable():
-            return _identity(load_bundle(self._folder).identity)
+            bundle = load_bundle(self._folder)
+            allowed_precision(bundle, self._precision)
+        return _identity(bundle.identity)
 
     def warm(self) -> ModelIdentity:
         """Load the model, run the network once and say which weights it has."""
         with _unavailable():
             self._predictor.warm()
+        network_runs_on(self.device)
         return _identity(self._predictor.bundle.identity)
 
     @cached_property
@@ -68,7 +86,13 @@ class BundlePredictor:
         from inference.predictor import load_predictor
 
         with _unavailable():
-            return load_predictor(self._folder, device=self._wanted_device)
+            return load_predictor(
+                self._folder,
+                device=self._device,
+                precision=self._precision,
+                batch_max=self._batch_max,
+                on_event=_record,
+            )
 
     def predict(
         self, requests: Sequence[PredictionRequest]
@@ -76,6 +100,24 @@ class BundlePredictor:
         """One answer per request, in order; see :class:`dicom_node.ports.Predictor`."""
         answers = self._predictor.predict([(item.path, item.sex is Sex.MALE) for item in requests])
         return [_answer(answer) for answer in answers]
+
+
+def _record(event: EngineEvent) -> None:
+    """Count what happened to the engine; what an operator should see is also a log line."""
+    from inference.engines.engine import EngineEvent
+
+    engine_event(event)
+    match event:
+        case EngineEvent.DEVICE_LOST:
+            log("gpu_lost")
+            network_runs_on("cpu")
+        case EngineEvent.DEVICE_RETURNED:
+            log("gpu_returned")
+            network_runs_on("cuda")
+        case EngineEvent.OUT_OF_MEMORY:
+            log("gpu_memory_short")
+        case EngineEvent.OUTPUT_NOT_FINITE:
+            log("gpu_output_wrong")
 
 
 @contextmanager
@@ -104,6 +146,8 @@ def _answer(answer: Answer) -> Prediction | Reason | Exception:
         bone_age_months=answer.bone_age_months,
         sd_months=answer.sd_months,
         hand_box=_hand_box(answer.hand_box),
+        findings=tuple(Note(finding.value) for finding in answer.findings),
+        saliency=_saliency(answer.saliency),
         model=_identity(answer.model),
     )
 
@@ -114,3 +158,8 @@ def _identity(identity: prediction.ModelIdentity) -> ModelIdentity:
 
 def _hand_box(box: prediction.HandBox) -> HandBox:
     return HandBox(left=box.left, top=box.top, right=box.right, bottom=box.bottom)
+
+
+def _saliency(found: prediction.Saliency) -> Saliency:
+    levels = tuple(tuple(row) for row in found.levels.tolist())
+    return Saliency(box=_hand_box(found.box), levels=levels)

@@ -1,1 +1,1 @@
-"""What runs a network: onnxruntime on CPU, torch and MONAI on CUDA."""
+"""What runs the network: onnxruntime on the CPU, torch and MONAI on CUDA with the CPU behind it."""

@@ -1,7 +1,8 @@
-"""Both engines give the same months for the same radiographs."""
+"""Engines, devices and precisions agree on the months of the same radiographs."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,15 @@ from numpy.typing import NDArray
 
 import inference
 from inference.bundle import Bundle, find_bundle, load_bundle
+from inference.engines.choice import MAX_APART_MONTHS, allowed_precision
+from inference.engines.engine import Engine, Precision
 from inference.engines.onnx import OnnxEngine
-from inference.prediction import EngineFailed, NetworkOutput
-from inference.predictor import Engine
-from inference.preprocess import to_network_input
-from tests.builders.images import RSNA, drawn_hand, real_pixels, real_radiographs
+from inference.prediction import EngineFailed, HandBox, NetworkOutput
+from inference.preprocess import STORED_SIDE, to_network_input, to_stored_size
+from tests.builders.images import drawn_hand, real_pixels, real_radiographs
 
-MAX_APART_MONTHS = 0.1
+MAX_FP32_APART_MONTHS = 0.1
+WHOLE = HandBox(left=0, top=0, right=STORED_SIDE, bottom=STORED_SIDE)
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +42,43 @@ def engine(request: pytest.FixtureRequest, bundle: Bundle) -> Engine:
     return TorchEngine(bundle, request.param.removeprefix("torch-"))
 
 
+@pytest.fixture(
+    scope="module",
+    params=[("cpu", "bf16"), ("cpu", "fp16"), ("cuda", "bf16"), ("cuda", "fp16")],
+    ids="-".join,
+)
+def reduced(request: pytest.FixtureRequest, bundle: Bundle) -> Engine:
+    """Torch in each precision that the node may use with this model, by autocast on the CPU too."""
+    torch = pytest.importorskip("torch", reason="needs the torch extra")
+    device, precision = request.param
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    try:
+        allowed: Precision = allowed_precision(bundle, precision)
+    except EngineFailed as refused:
+        pytest.skip(f"never used: {refused}")
+    from inference.engines.torch import TorchEngine
+
+    return TorchEngine(bundle, device, precision=allowed)
+
+
+def network_input(pixels: NDArray[np.generic], side: int) -> NDArray[np.uint8]:
+    """The whole image for the network, (side, side)."""
+    return to_network_input(to_stored_size(pixels), WHOLE, side)
+
+
+def radiographs(side: int) -> NDArray[np.uint8]:
+    """Real ones, (5, 1, side, side)."""
+    rows = real_radiographs(5)
+    return np.stack([network_input(real_pixels(r["image_id"]), side) for r in rows])[:, None]
+
+
 def generated(side: int) -> NDArray[np.uint8]:
     """A drawn hand, noise, a ramp, black and white: (5, 1, side, side)."""
     noise = np.random.default_rng(1).integers(0, 256, (side, side)).astype(np.uint8)
     ramp = np.tile(np.linspace(0, 255, side), (side, 1)).astype(np.uint8)
     flat = [np.full((side, side), level, np.uint8) for level in (0, 255)]
-    return np.stack([to_network_input(drawn_hand(), side), noise, ramp, *flat])[:, None]
+    return np.stack([network_input(drawn_hand(), side), noise, ramp, *flat])[:, None]
 
 
 def both_sexes(engine: Engine, images: NDArray[np.uint8]) -> NetworkOutput:
@@ -53,11 +87,14 @@ def both_sexes(engine: Engine, images: NDArray[np.uint8]) -> NetworkOutput:
     return engine.run(np.concatenate([images, images]), male)
 
 
-def assert_same(found: NetworkOutput, expected: NetworkOutput) -> None:
-    """Means and SDs of two engines agree."""
-    assert found.mean_months.shape == expected.mean_months.shape
-    assert np.abs(found.mean_months - expected.mean_months).max() < MAX_APART_MONTHS
-    assert np.abs(found.sd_months - expected.sd_months).max() < MAX_APART_MONTHS
+def assert_same(
+    found: NetworkOutput, expected: NetworkOutput, months: float = MAX_FP32_APART_MONTHS
+) -> None:
+    """Means, SDs and saliency of two engines, all in months."""
+    for name in ("mean_months", "sd_months", "saliency"):
+        one, other = getattr(found, name), getattr(expected, name)
+        assert one.shape == other.shape
+        assert np.abs(one - other).max() <= months, name
 
 
 def test_generated_images_get_the_months_of_the_onnx_engine(engine: Engine, bundle: Bundle) -> None:
@@ -66,12 +103,15 @@ def test_generated_images_get_the_months_of_the_onnx_engine(engine: Engine, bund
 
 
 def test_real_radiographs_get_the_months_of_the_onnx_engine(engine: Engine, bundle: Bundle) -> None:
-    rows = real_radiographs(5)
-    assert RSNA.exists()
-    images = np.stack([to_network_input(real_pixels(r["image_id"]), bundle.side) for r in rows])
-    assert_same(
-        both_sexes(engine, images[:, None]), both_sexes(OnnxEngine(bundle), images[:, None])
-    )
+    images = radiographs(bundle.side)
+    assert_same(both_sexes(engine, images), both_sexes(OnnxEngine(bundle), images))
+
+
+def test_a_reduced_precision_stays_within_half_a_month(reduced: Engine, bundle: Bundle) -> None:
+    images = radiographs(bundle.side)
+    found, expected = both_sexes(reduced, images), both_sexes(OnnxEngine(bundle), images)
+    assert_same(found, expected, MAX_APART_MONTHS)
+    assert (found.mean_months != expected.mean_months).any()  # it was really reduced
 
 
 def test_a_batch_gives_the_months_of_its_images_one_by_one(engine: Engine, bundle: Bundle) -> None:
@@ -87,7 +127,9 @@ def test_a_batch_gives_the_months_of_its_images_one_by_one(engine: Engine, bundl
 def test_an_image_and_its_mirror_get_the_same_months(engine: Engine, bundle: Bundle) -> None:
     images = generated(bundle.side)[:2]
     mirrored = np.ascontiguousarray(images[..., ::-1])
-    assert_same(both_sexes(engine, images), both_sexes(engine, mirrored))
+    found = both_sexes(engine, mirrored)
+    turned_back = replace(found, saliency=found.saliency[..., ::-1])
+    assert_same(both_sexes(engine, images), turned_back)
 
 
 def test_the_recorded_sex_matters(engine: Engine, bundle: Bundle) -> None:
@@ -97,7 +139,11 @@ def test_the_recorded_sex_matters(engine: Engine, bundle: Bundle) -> None:
 
 def test_outputs_are_float32_months_with_a_positive_sd(engine: Engine, bundle: Bundle) -> None:
     output = both_sexes(engine, generated(bundle.side))
-    assert output.mean_months.dtype == output.sd_months.dtype == np.float32
+    assert {a.dtype for a in (output.mean_months, output.sd_months, output.saliency)} == {
+        np.dtype(np.float32)
+    }
+    assert output.saliency.shape == (10, bundle.side // 32, bundle.side // 32)
+    assert (output.saliency >= 0).all()
     assert ((output.mean_months >= 0) & (output.mean_months < 240)).all()
     assert (output.sd_months > 0).all()
 

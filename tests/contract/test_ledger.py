@@ -134,6 +134,13 @@ def test_an_exam_goes_through_all_stages(ledger: Ledger) -> None:
     assert claim(ledger) == []
 
 
+def test_a_prediction_may_have_neither_findings_nor_saliency(ledger: Ledger) -> None:
+    exam_id = exam_before(ledger, Stage.INFER)
+    plain = replace(prediction(), findings=(), saliency=None)
+    ledger.complete_infer(claim_one(ledger, Stage.INFER), plain)
+    assert ledger.prediction(exam_id) == plain
+
+
 def test_an_ignored_exam_ends(ledger: Ledger) -> None:
     exam_id = exam_before(ledger, Stage.SCREEN)
     job = claim_one(ledger, Stage.SCREEN)
