@@ -22,8 +22,16 @@ METADATA = "configs/metadata.json"
 INFERENCE = "configs/inference.json"
 WEIGHTS = "models/model.safetensors"
 ONNX = "models/model.onnx"
-DOCUMENTS = ("LICENSE", "docs/README.md")
-FILES = (METADATA, INFERENCE, WEIGHTS, ONNX, *DOCUMENTS)
+GATE_WEIGHTS = "models/gate.safetensors"
+GATE_ONNX = "models/gate.onnx"
+TERMS = "LICENSE"
+MODEL_CARD = "docs/README.md"
+AGREEMENT = "docs/pictures/model-agreement.png"
+RELIABILITY = "docs/pictures/model-calibration.png"
+CURVES = "docs/pictures/model-curves.png"
+GATE_ROC = "docs/pictures/gate-roc.png"
+PICTURES = (AGREEMENT, RELIABILITY, CURVES, GATE_ROC)
+FILES = (METADATA, INFERENCE, WEIGHTS, ONNX, GATE_WEIGHTS, GATE_ONNX, TERMS, MODEL_CARD, *PICTURES)
 
 _TARGETS = frozenset(
     {
@@ -42,12 +50,14 @@ class BundleInvalid(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A verified bundle. ``side`` is that of the network's input in pixels; ``metadata`` the
-    content of ``configs/metadata.json``."""
+    """A verified bundle. ``side`` is that of the network's input in pixels. Above a calibrated SD
+    of ``indeterminate_above_months`` no bone age is to be stated. ``metadata``: the content of
+    ``configs/metadata.json``."""
 
     folder: Path
     identity: ModelIdentity
     side: int
+    indeterminate_above_months: float
     metadata: Mapping[str, Any]
     sha256: Mapping[str, str]
 
@@ -72,11 +82,19 @@ def load_bundle(folder: Path) -> Bundle:
             name=metadata["name"], version=metadata["version"], sha256=sha256[WEIGHTS]
         )
         side = int(metadata["side"])
+        indeterminate = float(metadata["calibration"]["indeterminate_above_months"])
     except (KeyError, TypeError, ValueError) as error:
         raise BundleInvalid(
             f"{folder}/configs: {error} is missing or wrong; export the bundle again"
         ) from None
-    return Bundle(folder=folder, identity=identity, side=side, metadata=metadata, sha256=sha256)
+    return Bundle(
+        folder=folder,
+        identity=identity,
+        side=side,
+        indeterminate_above_months=indeterminate,
+        metadata=metadata,
+        sha256=sha256,
+    )
 
 
 def find_bundle(models: Path, name: str) -> Path:

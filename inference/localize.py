@@ -7,7 +7,7 @@ a line is left out (Hough transform with gradient directions; Duda RO, Hart PE, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 from inference.prediction import HandBox
+from inference.quality import is_plausible
 
 _SIDE = 150
 _CENTRE = (_SIDE - 1) / 2
@@ -30,39 +31,34 @@ _LINE_FROM_CENTRE = 32.0
 _LINE_MARGIN = 5.0
 _MIN_FIELD = 0.1
 
+_MIDDLE = (0.3, 0.7)
+_EMPTY_TOLERANCE = 0.01
+
 Grey = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hand:
-    """The hand's region. Shares are of the image's area, height and width, in 0..1.
-
-    ``brightness`` is how much brighter the region is than the rest of the exposed field, as a share
-    of the grey range: negative where the grey scale is inverted.
-    """
+    """The hand's region: its box in pixels of the searched image, and its shares of that image's
+    area, height and width, in 0..1."""
 
     box: HandBox
     area_share: float
     height_share: float
     width_share: float
-    brightness: float
 
 
-def find_hand(stored: Grey, rows: int, columns: int) -> Hand | None:
-    """Find the hand in a 299 x 299 radiograph (:func:`inference.preprocess.to_stored_size`).
-
-    ``rows`` and ``columns`` are those of the source image, in whose coordinates the box is
-    returned. None when nothing stands out.
-    """
+def find_hand(stored: Grey) -> Hand | None:
+    """Find the hand in a radiograph of :func:`inference.preprocess.to_stored_size`, or in a part
+    of one, whatever its polarity; float32 (rows, columns). None when nothing stands out."""
     grey = _stretched(stored)
     down, right = ndimage.sobel(grey, 0), ndimage.sobel(grey, 1)
-    field = _exposed_field(down, right)
-    region = _largest_region(np.hypot(down, right), field)
+    region = _largest_region(np.hypot(down, right), _exposed_field(down, right))
     if region is None:
         return None
     vertical, horizontal = ndimage.find_objects(region.astype(np.uint8))[0]
-    across, along = columns / _SIDE, rows / _SIDE
+    along, across = stored.shape[0] / _SIDE, stored.shape[1] / _SIDE
     return Hand(
         box=HandBox(
             left=horizontal.start * across,
@@ -73,8 +69,33 @@ def find_hand(stored: Grey, rows: int, columns: int) -> Hand | None:
         area_share=float(region.mean()),
         height_share=(vertical.stop - vertical.start) / _SIDE,
         width_share=(horizontal.stop - horizontal.start) / _SIDE,
-        brightness=_brightness(grey, region, field),
     )
+
+
+def find_two_hands(stored: Grey) -> tuple[Hand, Hand] | None:
+    """Find the two hands of an upright radiograph (float32 (299, 299)), image-left first.
+
+    The image is split at the column near its middle that carries the fewest edges. Both boxes are
+    in pixels of the whole image. None when either side shows no plausible hand.
+    """
+    split = _emptiest_column(stored)
+    left, right = find_hand(stored[:, :split]), find_hand(stored[:, split:])
+    if left is None or right is None or not (is_plausible(left) and is_plausible(right)):
+        return None
+    box = right.box
+    moved = replace(box, left=box.left + split, right=box.right + split)
+    return left, replace(right, box=moved)
+
+
+def _emptiest_column(stored: Grey) -> int:
+    grey = _stretched(stored)
+    level = np.log1p(np.hypot(ndimage.sobel(grey, 0), ndimage.sobel(grey, 1)))
+    edges = (level > _edge_threshold(level)).mean(axis=0)
+    begin, end = (round(share * _SIDE) for share in _MIDDLE)
+    middle = ndimage.uniform_filter1d(edges, _WINDOW)[begin:end]
+    emptiest = np.flatnonzero(middle <= middle.min() + _EMPTY_TOLERANCE)
+    column = begin + int(emptiest[np.argmin(np.abs(emptiest + begin - _CENTRE))])
+    return int((column + 0.5) * stored.shape[1] / _SIDE)
 
 
 def _stretched(stored: Grey) -> Grey:
@@ -128,8 +149,9 @@ def _thin_edges(down: Grey, right: Grey) -> Mask:
 
 def _largest_region(edge: Grey, field: Mask) -> Mask | None:
     level = np.log1p(edge)
-    threshold = max(_otsu(level[field]), np.log1p(_MIN_EDGE))
-    share = ndimage.uniform_filter((level > threshold).astype(np.float32), _WINDOW)
+    share = ndimage.uniform_filter(
+        (level > _edge_threshold(level[field])).astype(np.float32), _WINDOW
+    )
     regions, count = ndimage.label(
         ndimage.binary_opening((share > _EDGE_SHARE) & field, iterations=2)
     )
@@ -137,6 +159,10 @@ def _largest_region(edge: Grey, field: Mask) -> Mask | None:
         return None
     largest: Mask = regions == np.argmax(np.bincount(regions.ravel())[1:]) + 1
     return largest
+
+
+def _edge_threshold(level: Grey) -> float:
+    return max(_otsu(level), float(np.log1p(_MIN_EDGE)))
 
 
 def _otsu(values: Grey) -> float:
@@ -147,11 +173,3 @@ def _otsu(values: Grey) -> float:
     above = below[-1] - below
     separation = (sums[-1] * below / below[-1] - sums) ** 2 / np.maximum(below * above, 1)
     return float(centres[np.argmax(separation)])
-
-
-def _brightness(grey: Grey, region: Mask, field: Mask) -> float:
-    inside = ndimage.binary_erosion(region, iterations=3)
-    outside = field & ~ndimage.binary_dilation(region, iterations=2)
-    if not inside.any() or not outside.any():
-        return 0.0
-    return float((grey[inside].mean() - grey[outside].mean()) / 255.0)

@@ -130,14 +130,36 @@ class BoneAgeNet(nn.Module):
 
     def forward(self, image: Tensor, male: Tensor) -> Tensor:
         """Logits (B, 240) of ``image`` (B, 1, S, S) and ``male`` (B, 1)."""
+        return self.logits(self.feature_maps(image).mean(dim=(2, 3)), male)
+
+    def feature_maps(self, image: Tensor) -> Tensor:
+        """The last feature maps (B, 1280, S/32, S/32) of ``image`` (B, 1, S, S)."""
         x = image.to(self.sex.weight.dtype) / 127.5 - 1.0
         x = functional.relu6(self._bn0(self._conv_stem(x)))
         for block in self._blocks:
             x = block(x)
-        x = functional.relu6(self._bn1(self._conv_head(x))).mean(dim=(2, 3))
-        features = torch.cat([x, torch.relu(self.sex(male))], dim=1)
-        logits: Tensor = self.head(features)
+        return functional.relu6(self._bn1(self._conv_head(x)))
+
+    def logits(self, pooled: Tensor, male: Tensor) -> Tensor:
+        """Logits (B, 240) of the maps' means ``pooled`` (B, 1280) and ``male`` (B, 1)."""
+        logits: Tensor = self.head(torch.cat([pooled, torch.relu(self.sex(male))], dim=1))
         return logits
+
+    def age_gradient(self, pooled: Tensor, male: Tensor) -> Tensor:
+        """Gradient (B, 1280) of the mean of :func:`moments` by ``pooled`` (B, 1280), months per
+        unit, in closed form, so that no engine needs automatic differentiation. For a network in
+        evaluation mode."""
+        first, last = self.head[1], self.head[4]
+        assert isinstance(first, nn.Linear)
+        assert isinstance(last, nn.Linear)
+        hidden = first(torch.cat([pooled, torch.relu(self.sex(male))], dim=1))
+        probabilities = torch.softmax(last(torch.relu(hidden)).float(), dim=1)
+        months = _months(pooled.device)
+        mean = (probabilities * months).sum(dim=1, keepdim=True)
+        by_logits = (probabilities * (months - mean)).to(pooled.dtype)
+        by_hidden = (by_logits @ last.weight) * (hidden > 0).to(pooled.dtype)
+        gradient: Tensor = by_hidden @ first.weight[:, :_FEATURES]
+        return gradient
 
     def load_imagenet(self, weights: Mapping[str, Tensor]) -> None:
         """Take the backbone from an ImageNet checkpoint of EfficientNet-Lite0.
@@ -156,27 +178,45 @@ class BoneAgeNet(nn.Module):
 
 def moments(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation in months of the predicted distribution; each of shape (B,)."""
-    probabilities = torch.softmax(logits.float(), dim=1)
-    months = torch.arange(MONTHS, dtype=torch.float32, device=logits.device)
+    return _moments(torch.softmax(logits.float(), dim=1))
+
+
+def mirrored_distribution(network: BoneAgeNet, image: Tensor, male: Tensor) -> Tensor:
+    """Distribution over months (B, 240), averaged over an image (B, 1, S, S) and its mirror."""
+    logits = network(torch.cat([image, image.flip(3)]), torch.cat([male, male]))
+    return _averaged(logits)
+
+
+def mirrored_moments(network: BoneAgeNet, image: Tensor, male: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and SD in months of :func:`mirrored_distribution`, (B,) each."""
+    return _moments(mirrored_distribution(network, image, male))
+
+
+def _averaged(logits: Tensor) -> Tensor:
+    return torch.softmax(logits.float(), dim=1).view(2, -1, MONTHS).mean(dim=0)
+
+
+def _moments(probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    months = _months(probabilities.device)
     mean = (probabilities * months).sum(dim=1)
     variance = (probabilities * (months[None] - mean[:, None]) ** 2).sum(dim=1)
     return mean, variance.sqrt()
 
 
-def mirrored_moments(network: BoneAgeNet, image: Tensor, male: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and SD in months of the averaged distribution of an image (B, 1, S, S) and its
-    mirror."""
-    logits = network(torch.cat([image, image.flip(3)]), torch.cat([male, male]))
-    probabilities = torch.softmax(logits.float(), dim=1).view(2, -1, MONTHS).mean(dim=0)
-    return moments(probabilities.clamp_min(1e-12).log())
+def _months(device: torch.device) -> Tensor:
+    return torch.arange(MONTHS, dtype=torch.float32, device=device)
 
 
 class BoneAgeEstimator(nn.Module):
-    """A trained network with mirror averaging and a calibrated SD: what a bundle runs.
+    """A trained network with mirror averaging, a calibrated SD and a saliency map: what a bundle
+    runs.
 
-    Input: ``image`` uint8 (B, 1, S, S), ``male`` float (B, 1). Output: mean and SD of the bone age
-    in months, float32 (B,) each; the SD is ``sd_scale`` times that of the distribution, at least
-    ``sd_floor_months``.
+    Input: ``image`` uint8 (B, 1, S, S), ``male`` float (B, 1). Output, float32: mean and SD of the
+    bone age in months, (B,) each; the SD is ``sd_scale`` times that of the distribution, at least
+    ``sd_floor_months``. Saliency (B, S/32, S/32) in months, not negative: how far each place moves
+    the mean to first order, older or younger alike, for in a regression both are evidence. It is
+    the absolute value of Grad-CAM's map of the mean (Selvaraju RR et al., ICCV 2017) without its
+    ReLU, averaged over the image and its mirror turned back.
     """
 
     def __init__(self, network: BoneAgeNet, *, sd_scale: float, sd_floor_months: float) -> None:
@@ -185,7 +225,20 @@ class BoneAgeEstimator(nn.Module):
         self.sd_scale = sd_scale
         self.sd_floor_months = sd_floor_months
 
-    def forward(self, image: Tensor, male: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and SD in months, (B,) each."""
-        mean, deviation = mirrored_moments(self.network, image, male)
-        return mean, (deviation * self.sd_scale).clamp_min(self.sd_floor_months)
+    def forward(self, image: Tensor, male: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean (B,), SD (B,) and saliency (B, S/32, S/32), all in months."""
+        both, sexes = torch.cat([image, image.flip(3)]), torch.cat([male, male])
+        maps = self.network.feature_maps(both)
+        pooled = maps.mean(dim=(2, 3))
+        mean, deviation = _moments(_averaged(self.network.logits(pooled, sexes)))
+        saliency = _saliency(maps, self.network.age_gradient(pooled, sexes))
+        return mean, (deviation * self.sd_scale).clamp_min(self.sd_floor_months), saliency
+
+
+def _saliency(maps: Tensor, gradient: Tensor) -> Tensor:
+    """Saliency (B, h, w) from the feature maps (2 B, C, h, w) of images and mirrors and the
+    gradient (2 B, C) of the mean by the maps' means."""
+    height, width = maps.shape[2:]
+    moved = (gradient[:, None] @ maps.flatten(2)).float() / (height * width)
+    straight, mirrored = moved.view(2, -1, height, width).unbind()
+    return (straight + mirrored.flip(2)).abs() / 2

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import math
 
+from inference.canonical import CanonicalHand
 from inference.prediction import (
-    HandBox,
     ModelIdentity,
     NetworkOutput,
     Prediction,
@@ -17,7 +17,7 @@ MAX_MONTHS = 240.0
 
 
 def to_prediction(
-    output: NetworkOutput, index: int, *, hand_box: HandBox, model: ModelIdentity
+    output: NetworkOutput, index: int, *, hand: CanonicalHand, model: ModelIdentity
 ) -> Prediction:
     """The prediction of the batch's image ``index``.
 
@@ -29,4 +29,11 @@ def to_prediction(
         raise PredictionInvalid(f"{model.name} {model.version} returned {mean} months")
     if not 0.0 < deviation < math.inf:
         raise PredictionInvalid(f"{model.name} {model.version} returned an SD of {deviation}")
-    return Prediction(bone_age_months=mean, sd_months=deviation, hand_box=hand_box, model=model)
+    return Prediction(
+        bone_age_months=mean,
+        sd_months=deviation,
+        hand_box=hand.hand_box,
+        saliency=hand.saliency(output.saliency[index]),
+        findings=hand.findings,
+        model=model,
+    )

@@ -1,22 +1,26 @@
 """From grey levels to the network's input: one function for training and both engines.
 
 The released networks learn from the RSNA 2017 radiographs, which are stored as whole images
-squeezed to 299 x 299.
-A full-size radiograph therefore takes the same two steps here: bilinear (anti-aliased) resize of
-the whole image to
-299 x 299, then to the side of the network.
+squeezed to 299 x 299. A full-size radiograph therefore takes the same two steps here: bilinear
+(anti-aliased) resize of the whole image to 299 x 299, then the hand alone to the side of the
+network.
 """
 
 from __future__ import annotations
+
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from inference.prediction import HandBox
+
 STORED_SIDE = 299
 """Side in pixels of the stored training radiographs."""
 
-_LOW_PERCENTILE, _HIGH_PERCENTILE = 2.0, 98.0
+_LOW_PERCENTILE, _HIGH_PERCENTILE = 2.0, 99.0
+_MARGIN = 0.06
 
 
 def to_stored_size(pixels: NDArray[np.generic]) -> NDArray[np.float32]:
@@ -35,22 +39,42 @@ def to_stored_size(pixels: NDArray[np.generic]) -> NDArray[np.float32]:
     return _resize(pixels.astype(np.float32, copy=False), STORED_SIDE)
 
 
-def to_network_input(pixels: NDArray[np.generic], side: int) -> NDArray[np.uint8]:
-    """Radiograph to the network's grey levels.
+def to_network_input(stored: NDArray[np.float32], hand: HandBox, side: int) -> NDArray[np.uint8]:
+    """The hand to the network's grey levels.
 
-    ``pixels``: shape (Rows, Columns), any real dtype, bright bones. Returns uint8, shape (side,
-    side): the 2nd to
-    98th percentile of the 299 x 299 image stretched to 0..255. An image without contrast becomes
-    all zero.
+    ``stored``: float32 (299, 299) of :func:`to_stored_size`; ``hand``: the hand's box in it. The
+    box grows by 6 % of its width and height on each side, as far as the image goes. Returns uint8
+    (side, side): the 2nd to 99th percentile of that part stretched to 0..255. A part without
+    contrast becomes all zero.
     """
-    stored = to_stored_size(pixels)
-    low, high = np.percentile(stored, (_LOW_PERCENTILE, _HIGH_PERCENTILE))
+    box = widened(hand)
+    part = stored[int(box.top) : ceil(box.bottom), int(box.left) : ceil(box.right)]
+    low, high = np.percentile(part, (_LOW_PERCENTILE, _HIGH_PERCENTILE))
     if not high > low:
         return np.zeros((side, side), dtype=np.uint8)
     scaled = np.clip((stored - low) / (high - low), 0.0, 1.0) * 255.0
-    return np.rint(_resize(scaled.astype(np.float32), side)).astype(np.uint8)
+    return np.rint(_resize(scaled.astype(np.float32), side, box)).astype(np.uint8)
 
 
-def _resize(pixels: NDArray[np.float32], side: int) -> NDArray[np.float32]:
-    image = Image.fromarray(pixels)
-    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR), dtype=np.float32)
+def cut_out(stored: NDArray[np.float32], hand: HandBox) -> NDArray[np.float32]:
+    """The widened box of one hand as a radiograph of its own, float32 (299, 299)."""
+    return _resize(stored, STORED_SIDE, widened(hand))
+
+
+def widened(hand: HandBox) -> HandBox:
+    """The part of the 299 x 299 image that the network sees."""
+    across, down = (hand.right - hand.left) * _MARGIN, (hand.bottom - hand.top) * _MARGIN
+    return HandBox(
+        left=max(hand.left - across, 0.0),
+        top=max(hand.top - down, 0.0),
+        right=min(hand.right + across, float(STORED_SIDE)),
+        bottom=min(hand.bottom + down, float(STORED_SIDE)),
+    )
+
+
+def _resize(
+    pixels: NDArray[np.float32], side: int, box: HandBox | None = None
+) -> NDArray[np.float32]:
+    edges = None if box is None else (box.left, box.top, box.right, box.bottom)
+    image = Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR, box=edges)
+    return np.asarray(image, dtype=np.float32)

@@ -1,5 +1,5 @@
-"""``python -m inference.training prepare|train|evaluate|export --config FILE``: one command a
-step."""
+"""``python -m inference.training prepare|train|evaluate|robustness|export --config FILE``: one
+command a step."""
 
 from __future__ import annotations
 
@@ -13,14 +13,30 @@ from inference.training.run_config import RunConfig, read_run_config
 def main() -> None:
     """Parse the command line and run one step."""
     parser = argparse.ArgumentParser(prog="python -m inference.training", description=__doc__)
-    parser.add_argument("step", choices=("prepare", "train", "evaluate", "export"))
+    parser.add_argument("step", choices=("prepare", "train", "evaluate", "robustness", "export"))
     parser.add_argument("--config", type=Path, required=True, help="TOML file of the run")
     parser.add_argument(
         "--data", type=Path, default=Path("../shared/data/rsna"), help="labelled radiographs"
     )
     parser.add_argument("--out", type=Path, help="working folder (default: runs/<config name>)")
-    parser.add_argument("--bundle", type=Path, help="export: folder of the MONAI bundle to write")
-    parser.add_argument("--workers", type=int, default=0, help="data loading processes")
+    parser.add_argument(
+        "--gate",
+        type=Path,
+        default=Path("runs/gate-128"),
+        help="robustness, export: folder of the evaluated gate (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        help="export: folder of the MONAI bundle to write (default: a release, config/models/"
+        "<name>-<version>, with its model card in docs/)",
+    )
+    parser.add_argument(
+        "--weights", type=Path, help="train: safetensors of a bundle to start from (not ImageNet)"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=0, help="train: data loading processes (a GPU needs 8 to 16)"
+    )
     arguments = parser.parse_args()
     config = read_run_config(arguments.config)
     out = arguments.out or Path("runs") / arguments.config.stem
@@ -37,15 +53,30 @@ def _run(arguments: argparse.Namespace, config: RunConfig, out: Path) -> None:
         from inference.training.imagenet import imagenet_weights
         from inference.training.train import train
 
-        print(train(config, prepared, out, workers=arguments.workers, imagenet=imagenet_weights()))
+        weights = arguments.weights or imagenet_weights()
+        print(train(config, prepared, out, workers=arguments.workers, weights=weights))
     elif arguments.step == "evaluate":
         from inference.training.report import evaluate_checkpoint
 
         print(json.dumps(evaluate_checkpoint(config, prepared, out), indent=2))
+    elif arguments.step == "robustness":
+        _robustness(arguments, config, out)
     else:
         from inference.training.export import export
 
-        print(export(config, prepared, out, arguments.bundle))
+        print(export(config, prepared, out, gate=arguments.gate, folder=arguments.bundle))
+
+
+def _robustness(arguments: argparse.Namespace, config: RunConfig, out: Path) -> None:
+    from inference.gate import Gate
+    from inference.training.report import averaged_network, load_checkpoint
+    from inference.training.robustness import robustness
+
+    prepared = out / f"radiographs-{config.side}.npz"
+    network = averaged_network(config, load_checkpoint(out / "checkpoint.pt"))
+    gate = Gate((arguments.gate / "gate.onnx").read_bytes())
+    figures = robustness(config, arguments.data, prepared, out, network=network, gate=gate)
+    print(json.dumps(figures, indent=2))
 
 
 if __name__ == "__main__":

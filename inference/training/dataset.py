@@ -7,14 +7,18 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from monai.data import DataLoader, Dataset
 from monai.transforms import (
     Compose,
     MapTransform,
     RandAdjustContrastd,
     RandAffined,
+    RandCoarseDropoutd,
     RandFlipd,
     RandGaussianNoised,
+    RandGaussianSmoothd,
+    RandHistogramShiftd,
     ToTensord,
 )
 from numpy.typing import NDArray
@@ -59,6 +63,22 @@ def random_transforms(config: AugmentationConfig, side: int) -> Compose:
                 padding_mode="zeros",
             ),
             RandAdjustContrastd(keys="image", prob=0.5, gamma=config.gamma),
+            RandHistogramShiftd(keys="image", prob=0.3, num_control_points=(4, 8)),
+            RandGaussianSmoothd(
+                keys="image",
+                prob=0.15,
+                sigma_x=(0.2, config.blur_sd_pixels),
+                sigma_y=(0.2, config.blur_sd_pixels),
+            ),
+            RandCoarseDropoutd(
+                keys="image",
+                prob=0.3,
+                holes=1,
+                max_holes=config.markers,
+                spatial_size=(side // 24, side // 24),
+                max_spatial_size=(side // 6, side // 6),
+                fill_value=(0.0, 1.0),
+            ),
             RandGaussianNoised(keys="image", prob=0.2, std=config.noise_sd),
             _ToGrey(keys="image"),
             ToTensord(keys="image", track_meta=False),
@@ -66,21 +86,27 @@ def random_transforms(config: AugmentationConfig, side: int) -> Compose:
     )
 
 
-def _items(radiographs: Radiographs, chosen: NDArray[np.bool_]) -> list[dict[str, object]]:
+def _items(
+    radiographs: Radiographs, chosen: NDArray[np.bool_], taught: NDArray[np.float32] | None
+) -> list[dict[str, object]]:
     return [
         {
             "image": radiographs.images[i],
             "male": np.float32(radiographs.male[i]),
             "months": np.float32(radiographs.months[i]),
+            **({} if taught is None else {"taught": taught[i]}),
         }
         for i in np.flatnonzero(chosen)
     ]
 
 
-def training_loader(radiographs: Radiographs, config: RunConfig, workers: int) -> DataLoader:
-    """Shuffled batches of augmented training radiographs."""
+def training_loader(
+    radiographs: Radiographs, config: RunConfig, workers: int, taught: NDArray[np.float32] | None
+) -> DataLoader:
+    """Shuffled batches of augmented training radiographs; ``taught``: a distribution (N, 240) that
+    belongs to each, or None."""
     data = Dataset(
-        _items(radiographs, ~radiographs.validation),
+        _items(radiographs, ~radiographs.validation, taught),
         random_transforms(config.augmentation, config.side),
     )
     return DataLoader(
@@ -90,4 +116,5 @@ def training_loader(radiographs: Radiographs, config: RunConfig, workers: int) -
         drop_last=True,
         num_workers=workers,
         persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -42,5 +43,23 @@ def save_agreement(
     axes.set(
         xlabel="labelled bone age (months)", ylabel="predicted bone age (months)", aspect="equal"
     )
+    figure.savefig(picture, dpi=110)
+    plt.close(figure)
+
+
+def save_reliability(
+    levels: Sequence[float], shares: Mapping[str, NDArray[np.float64]], picture: Path
+) -> None:
+    """Share of labels inside the central interval of each level, one line per name."""
+    figure, axes = plt.subplots(figsize=(5, 5), layout="constrained")
+    axes.plot([0, 1], [0, 1], color="black", linewidth=1, label="as claimed")
+    for name, values in shares.items():
+        axes.plot(levels, values, marker=".", label=name)
+    axes.set(
+        xlabel="central interval of the predicted distribution",
+        ylabel="share of labels inside",
+        aspect="equal",
+    )
+    axes.legend()
     figure.savefig(picture, dpi=110)
     plt.close(figure)

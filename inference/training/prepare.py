@@ -13,10 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
-from inference.preprocess import to_network_input
+from inference.localize import find_hand
+from inference.prediction import HandBox
+from inference.preprocess import STORED_SIDE, to_network_input, to_stored_size
+from inference.quality import is_plausible
 from inference.training.run_config import RunConfig
 
 _SPLITS = Path(__file__).parent / "splits"
+_WHOLE = HandBox(left=0.0, top=0.0, right=STORED_SIDE, bottom=STORED_SIDE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +38,8 @@ class Radiographs:
 def prepare(config: RunConfig, data: Path, out: Path, *, splits: Path = _SPLITS) -> Path:
     """Write ``radiographs-<side>.npz`` and ``split.csv`` below ``out``; return the array file.
 
-    ``data`` holds ``labels.csv`` (image_id, sex, bone_age_months) and ``rsna-299.zip``. Images that
-    ``full.csv``
+    ``data`` holds ``labels.csv`` (image_id, sex, bone_age_months) and ``rsna-299.zip``. Each image
+    is cut to its hand; where no plausible hand is found it stays whole. Images that ``full.csv``
     names go to the validation split, so that tests at full size never see a training image.
     Raises ``FileNotFoundError`` when a file is missing and ``ValueError`` when the split is not the
     one recorded for this seed.
@@ -51,7 +55,10 @@ def prepare(config: RunConfig, data: Path, out: Path, *, splits: Path = _SPLITS)
     with zipfile.ZipFile(data / "rsna-299.zip") as archive:
         for index, row in enumerate(track(rows, description="preparing")):
             with Image.open(io.BytesIO(archive.read(f"{row['image_id']}.jpg"))) as image:
-                images[index] = to_network_input(np.asarray(image.convert("L")), config.side)
+                stored = to_stored_size(np.asarray(image.convert("L")))
+            hand = find_hand(stored)
+            box = hand.box if hand is not None and is_plausible(hand) else _WHOLE
+            images[index] = to_network_input(stored, box, config.side)
     np.savez(
         target,
         image_ids=np.array([int(row["image_id"]) for row in rows]),

@@ -9,12 +9,17 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW with a one-cycle schedule and an exponential moving average of the weights."""
+    """AdamW and an exponential moving average of the weights.
+
+    The rates rise over ``warmup_steps``, stay, and fall to zero over the last ``decay_epochs``: a
+    run can be given more epochs while it runs (Hu S et al., MiniCPM, 2024: warmup-stable-decay).
+    """
 
     backbone_rate: float
     head_rate: float
     weight_decay: float
-    warmup_fraction: float
+    warmup_steps: int
+    decay_epochs: int
     ema_decay: float
 
 
@@ -47,6 +52,21 @@ class AugmentationConfig:
     shear: float
     gamma: tuple[float, float]
     noise_sd: float
+    blur_sd_pixels: float
+    markers: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationConfig:
+    """Learn from earlier networks too: the cross entropy against their averaged distribution,
+    times ``weight``, adds to the loss.
+
+    ``teachers``: checkpoints (``.pt``) or bundles' weights (``.safetensors``) of networks of the
+    same shape and side.
+    """
+
+    teachers: tuple[Path, ...]
+    weight: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +84,7 @@ class RunConfig:
     loss: LossConfig
     network: NetworkConfig
     augmentation: AugmentationConfig
+    distillation: DistillationConfig | None = None
 
 
 def read_run_config(path: Path) -> RunConfig:
@@ -72,10 +93,14 @@ def read_run_config(path: Path) -> RunConfig:
     raw = tomllib.loads(path.read_text(encoding="utf-8"))
     augmentation = raw.pop("augmentation")
     augmentation["gamma"] = tuple(augmentation["gamma"])
+    distillation = raw.pop("distillation", None)
+    if distillation is not None:
+        distillation["teachers"] = tuple(Path(teacher) for teacher in distillation["teachers"])
     return RunConfig(
         optimizer=OptimizerConfig(**raw.pop("optimizer")),
         loss=LossConfig(**raw.pop("loss")),
         network=NetworkConfig(**raw.pop("network")),
         augmentation=AugmentationConfig(**augmentation),
+        distillation=distillation and DistillationConfig(**distillation),
         **raw,
     )

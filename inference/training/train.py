@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import math
+import ctypes
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,85 +11,99 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.metrics import MAEMetric
 from monai.utils import set_determinism
+from numpy.typing import NDArray
 from rich.progress import Progress
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from inference.network import MONTHS, BoneAgeNet, moments
+from inference.network import BoneAgeNet
 from inference.training.dataset import training_loader
-from inference.training.evaluate import predict_array
+from inference.training.depthwise import speed_up_gradients
+from inference.training.distillation import taught
+from inference.training.evaluate import month_metric, predict_array
+from inference.training.loss import distillation_loss, distribution_loss
 from inference.training.plots import save_curves
 from inference.training.prepare import Radiographs, load_radiographs
-from inference.training.run_config import LossConfig, RunConfig
+from inference.training.run_config import RunConfig
 
 _CHECKPOINT_STEPS = 60
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _LOG_FIELDS = ("epoch", "steps", "train_loss", "validation_mae_months", "seconds")
 
 
 @dataclass
 class _Run:
-    """The mutable state of a run: what a checkpoint holds."""
+    """The mutable state of a run: what a checkpoint holds, and the scaler of float16 gradients,
+    which finds its scale again within a few steps."""
 
     network: BoneAgeNet
     average: BoneAgeNet
     optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
     step: int = 0
     seconds: float = 0.0
 
 
-def distribution_loss(logits: Tensor, months: Tensor, config: LossConfig) -> Tensor:
-    """Cross entropy against a Gaussian around the label plus the weighted L1 distance of the mean
-    (months).
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What a run works with. ``steps``: those of one epoch."""
 
-    ``logits`` (B, 240), ``months`` (B,). Returns a scalar.
-    """
-    bins = torch.arange(MONTHS, device=logits.device, dtype=torch.float32)
-    target = torch.softmax(
-        -((bins[None] - months[:, None]) ** 2) / (2 * config.label_sd_months**2), dim=1
-    )
-    entropy = -(target * torch.log_softmax(logits.float(), dim=1)).sum(dim=1).mean()
-    mean, _ = moments(logits)
-    return entropy + config.mean_weight * (mean - months).abs().mean()
+    config: RunConfig
+    radiographs: Radiographs
+    taught: NDArray[np.float32] | None
+    steps: int
+    workers: int
+    device: torch.device
+    out: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.out / "checkpoint.pt"
 
 
 def train(
-    config: RunConfig, prepared: Path, out: Path, *, workers: int, imagenet: Path | None
+    config: RunConfig, prepared: Path, out: Path, *, workers: int, weights: Path | None
 ) -> Path:
     """Run or resume ``config``; return the final checkpoint's path.
 
-    ``prepared``: array file of :func:`inference.training.prepare.prepare`. ``imagenet``:
-    EfficientNet-Lite0 weights to
-    start from. A run interrupted at any point goes on from ``out/checkpoint.pt``.
+    ``prepared``: array file of :func:`inference.training.prepare.prepare`. ``weights``: what to
+    start from, an ImageNet checkpoint of EfficientNet-Lite0 or a bundle's safetensors; None:
+    random. A run interrupted at any point goes on from ``out/checkpoint.pt``.
     """
     set_determinism(config.seed)
     out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     radiographs = load_radiographs(prepared)
-    run = _start(config, device, imagenet)
-    checkpoint = out / "checkpoint.pt"
-    if checkpoint.exists():
-        _restore(run, checkpoint, device)
-    steps = int((~radiographs.validation).sum()) // config.batch
-    while run.step < steps * config.epochs:
-        loss = _epoch(
-            run,
-            config,
-            radiographs,
-            steps=steps,
-            workers=workers,
-            device=device,
-            checkpoint=checkpoint,
-        )
-        mae = _validate(run, radiographs, device)
-        _log(out, run, steps, loss, mae)
-    return checkpoint
+    plan = _Plan(
+        config=config,
+        radiographs=radiographs,
+        taught=taught(config, radiographs, out, device),
+        steps=int((~radiographs.validation).sum()) // config.batch,
+        workers=workers,
+        device=device,
+        out=out,
+    )
+    run = _start(config, device, weights)
+    if plan.checkpoint.exists():
+        _restore(run, plan.checkpoint, device)
+    while run.step < plan.steps * config.epochs:
+        loss = _epoch(run, plan)
+        _log(run, plan, loss, _validate(run, plan))
+    return plan.checkpoint
 
 
-def _start(config: RunConfig, device: torch.device, imagenet: Path | None) -> _Run:
+def _start(config: RunConfig, device: torch.device, weights: Path | None) -> _Run:
     network = BoneAgeNet(**vars(config.network))
-    if imagenet is not None:
-        network.load_imagenet(torch.load(imagenet, map_location="cpu", weights_only=True))
+    if weights is not None and weights.suffix == ".safetensors":
+        network.load_state_dict(load_file(weights))
+    elif weights is not None:
+        network.load_imagenet(torch.load(weights, map_location="cpu", weights_only=True))
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if device.type == "cpu":
+        speed_up_gradients(network)
+        _keep_freed_memory()
     average = BoneAgeNet(**vars(config.network)).to(device)
     average.load_state_dict(network.state_dict())
     head = [*network.head.parameters(), *network.sex.parameters()]
@@ -102,7 +116,18 @@ def _start(config: RunConfig, device: torch.device, imagenet: Path | None) -> _R
         ],
         weight_decay=config.optimizer.weight_decay,
     )
-    return _Run(network=network, average=average, optimizer=optimizer)
+    scaler = torch.amp.GradScaler(device.type, enabled=_precision(device) is torch.float16)
+    return _Run(network=network, average=average, optimizer=optimizer, scaler=scaler)
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc reuse the memory of large tensors: asking the kernel for zeroed pages again in
+    every step takes a third of its time (mallopt(3))."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_M_TOP_PAD, 2**29)
 
 
 def _restore(run: _Run, checkpoint: Path, device: torch.device) -> None:
@@ -126,65 +151,64 @@ def _save(run: _Run, checkpoint: Path) -> None:
     partial.replace(checkpoint)
 
 
-def _rate(config: RunConfig, step: int, total: int) -> float:
-    """One-cycle factor in 0..1: linear rise, cosine fall."""
-    rise = config.optimizer.warmup_fraction * total
-    if step < rise:
-        return 0.04 + 0.96 * step / rise
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / (total - rise))) + 1e-4
+def _rate(config: RunConfig, step: int, steps: int) -> float:
+    """Factor of the learning rates in 0..1: linear rise, level, linear fall."""
+    rise = (step + 1) / config.optimizer.warmup_steps
+    fall = (config.epochs * steps - step) / (config.optimizer.decay_epochs * steps)
+    return min(rise, 1.0, fall)
 
 
-def _epoch(
-    run: _Run,
-    config: RunConfig,
-    radiographs: Radiographs,
-    *,
-    steps: int,
-    workers: int,
-    device: torch.device,
-    checkpoint: Path,
-) -> float:
+def _epoch(run: _Run, plan: _Plan) -> float:
     """Train to the end of the current epoch; return its mean loss."""
-    epoch, done = divmod(run.step, steps)
+    config = plan.config
+    epoch, done = divmod(run.step, plan.steps)
     torch.manual_seed(config.seed + 1000 * epoch + done)
     losses = []
+    title = f"epoch {epoch + 1}/{config.epochs}"
     with Progress() as progress:
-        task = progress.add_task(f"epoch {epoch + 1}/{config.epochs}", total=steps, completed=done)
-        for batch in training_loader(radiographs, config, workers):
-            losses.append(_step(run, config, batch, steps * config.epochs, device))
-            progress.update(
-                task,
-                advance=1,
-                description=f"epoch {epoch + 1}/{config.epochs} loss {losses[-1]:.2f}",
-            )
+        task = progress.add_task(title, total=plan.steps, completed=done)
+        for batch in training_loader(plan.radiographs, config, plan.workers, plan.taught):
+            losses.append(_step(run, plan, batch))
+            progress.update(task, advance=1, description=f"{title} loss {losses[-1]:.2f}")
             if run.step % _CHECKPOINT_STEPS == 0:
-                _save(run, checkpoint)
-            if run.step % steps == 0:
+                _save(run, plan.checkpoint)
+            if run.step % plan.steps == 0:
                 break
-    _save(run, checkpoint)
+    _save(run, plan.checkpoint)
     return float(np.mean(losses))
 
 
-def _step(
-    run: _Run, config: RunConfig, batch: dict[str, Tensor], total: int, device: torch.device
-) -> float:
+def _step(run: _Run, plan: _Plan, batch: dict[str, Tensor]) -> float:
     begun = time.monotonic()
-    factor = _rate(config, run.step, total)
+    config, device = plan.config, plan.device
+    factor = _rate(config, run.step, plan.steps)
     for group in run.optimizer.param_groups:
         group["lr"] = group["peak"] * factor
     image = batch["image"].to(device, memory_format=torch.channels_last)
     male, months = batch["male"][:, None].to(device), batch["months"].to(device)
     run.network.train()
     run.optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(device.type, dtype=torch.bfloat16):
-        loss = distribution_loss(run.network(image, male), months, config.loss)
-    loss.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
+    with torch.autocast(device.type, dtype=_precision(device)):
+        logits = run.network(image, male)
+        loss = distribution_loss(logits, months, config.loss)
+        if config.distillation is not None:
+            by_teachers = distillation_loss(logits, batch["taught"].to(device))
+            loss = loss + config.distillation.weight * by_teachers
+    run.scaler.scale(loss).backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
+    run.scaler.unscale_(run.optimizer)
     nn.utils.clip_grad_norm_(run.network.parameters(), 5.0)
-    run.optimizer.step()
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
     _average(run, config.optimizer.ema_decay)
     run.step += 1
     run.seconds += time.monotonic() - begun
     return float(loss.detach())
+
+
+def _precision(device: torch.device) -> torch.dtype:
+    """bfloat16; float16 on GPUs that only emulate it."""
+    emulated = device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.float16 if emulated else torch.bfloat16
 
 
 @torch.no_grad()
@@ -199,25 +223,21 @@ def _average(run: _Run, decay: float) -> None:
             mine.copy_(theirs)
 
 
-def _validate(run: _Run, radiographs: Radiographs, device: torch.device) -> float:
-    held_back = radiographs.validation
+def _validate(run: _Run, plan: _Plan) -> float:
+    radiographs, held_back = plan.radiographs, plan.radiographs.validation
     mean, _ = predict_array(
-        run.average, radiographs.images[held_back], radiographs.male[held_back], device
+        run.average, radiographs.images[held_back], radiographs.male[held_back], plan.device
     )
-    return float(np.abs(mean - radiographs.months[held_back]).mean())
+    return month_metric(MAEMetric(), mean, radiographs.months[held_back])
 
 
-def _log(out: Path, run: _Run, steps: int, loss: float, mae: float) -> None:
-    path = out / "log.csv"
+def _log(run: _Run, plan: _Plan, loss: float, mae: float) -> None:
+    path, epoch = plan.out / "log.csv", run.step // plan.steps
     new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         if new:
             writer.writerow(_LOG_FIELDS)
-        writer.writerow(
-            [run.step // steps, run.step, f"{loss:.4f}", f"{mae:.3f}", f"{run.seconds:.0f}"]
-        )
-    print(
-        f"epoch {run.step // steps}: loss {loss:.3f}, validation MAE {mae:.2f} months", flush=True
-    )
-    save_curves(path, out / "curves.png")
+        writer.writerow([epoch, run.step, f"{loss:.4f}", f"{mae:.3f}", f"{run.seconds:.0f}"])
+    print(f"epoch {epoch}: loss {loss:.3f}, validation MAE {mae:.2f} months", flush=True)
+    save_curves(path, plan.out / "curves.png")

@@ -10,18 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dicom_node.adapters import predictor as adapter
 from dicom_node.adapters.predictor import MODELS, BundlePredictor
-from dicom_node.domain.assessment import Prediction
+from dicom_node.domain.assessment import HandBox, Note, Prediction, Saliency
 from dicom_node.domain.eligibility import MAX_PIXELS, MIN_SIDE_PIXELS, Reason
 from dicom_node.domain.errors import Fault, Permanent, Transient
 from dicom_node.domain.exam import Sex
 from dicom_node.ports import PredictionRequest, Predictor
-from inference import decode
+from inference import decode, prediction
 from inference.bundle import find_bundle
 from inference.engines.onnx import OnnxEngine
-from inference.prediction import EngineFailed, NetworkOutput, Rejection
+from inference.prediction import EngineFailed, Finding, NetworkOutput, Rejection
 from tests.builders.dicom_files import write_file
-from tests.builders.images import drawn_hand, radiograph
+from tests.builders.exams import drawn_radiograph
+from tests.builders.images import radiograph
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +34,9 @@ def predictor() -> BundlePredictor:
 
 @pytest.fixture
 def request_for_hand(tmp_path: Path) -> PredictionRequest:
-    """A girl's drawn hand."""
-    path = write_file(tmp_path / "hand.dcm", radiograph(drawn_hand(), bits_stored=12))
+    """A girl's phantom, which the model is certain enough about."""
+    drawn = drawn_radiograph(bone_age_months=170.0, sex="F")
+    path = write_file(tmp_path / "hand.dcm", radiograph(drawn.pixels, bits_stored=12))
     return PredictionRequest(path=path, sex=Sex.FEMALE)
 
 
@@ -60,7 +63,33 @@ def test_the_sex_of_the_request_reaches_the_network(
 
 
 def test_every_rejection_is_a_reason_that_can_be_counted() -> None:
-    assert {rejection.value for rejection in Rejection} <= {reason.value for reason in Reason}
+    for rejection in Rejection:
+        assert adapter._answer(rejection) is Reason(rejection.value)
+
+
+def test_every_finding_is_a_note_for_the_reader() -> None:
+    assert {finding.value for finding in Finding} <= {note.value for note in Note}
+
+
+def test_findings_and_saliency_come_in_the_words_of_the_node() -> None:
+    box = {"left": 1.5, "top": 2.0, "right": 90.0, "bottom": 120.25}
+    wider = {"left": 0.0, "top": 0.0, "right": 95.5, "bottom": 128.0}
+    levels = np.array([[0, 255], [7, 128], [64, 1]], np.uint8)
+    answer = adapter._answer(
+        prediction.Prediction(
+            bone_age_months=100.5,
+            sd_months=6.25,
+            hand_box=prediction.HandBox(**box),
+            saliency=prediction.Saliency(box=prediction.HandBox(**wider), levels=levels),
+            findings=(Finding.TWO_HANDS_LEFT_ASSESSED, Finding.IMAGE_TURNED),
+            model=prediction.ModelIdentity(name="m", version="2", sha256="ab" * 32),
+        )
+    )
+    assert isinstance(answer, Prediction)
+    assert answer.hand_box == HandBox(**box)
+    assert answer.findings == (Note.TWO_HANDS_LEFT_ASSESSED, Note.IMAGE_TURNED)
+    assert answer.saliency == Saliency(box=HandBox(**wider), levels=((0, 255), (7, 128), (64, 1)))
+    assert isinstance(answer.saliency.levels[0][0], int)
 
 
 def test_screening_and_decoding_have_the_same_limits() -> None:
@@ -92,7 +121,8 @@ def test_numbers_that_are_no_bone_age_park_the_job(
     request_for_hand: PredictionRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nan = np.array([np.nan], np.float32)
-    output = NetworkOutput(mean_months=nan, sd_months=nan)
+    saliency = np.zeros((1, 8, 8), np.float32)
+    output = NetworkOutput(mean_months=nan, sd_months=nan, saliency=saliency)
     monkeypatch.setattr(OnnxEngine, "run", lambda *_: output)
     [answer] = BundlePredictor(model="boneage-lite0", device="cpu").predict([request_for_hand])
     assert isinstance(answer, Permanent)

@@ -13,7 +13,15 @@ import pytest
 
 import inference
 from inference import bundle as bundles
-from inference.bundle import FILES, BundleInvalid, bundle_folders, find_bundle, load_bundle
+from inference.bundle import (
+    FILES,
+    PICTURES,
+    BundleInvalid,
+    bundle_folders,
+    find_bundle,
+    load_bundle,
+)
+from tests.builders.images import drawn_hand
 
 MODELS = Path(inference.__file__).parent.parent / "config" / "models"
 
@@ -47,6 +55,13 @@ def test_the_identity_is_the_name_the_version_and_the_hash_of_the_weights(releas
     assert identity.sha256 == hashlib.sha256(weights).hexdigest()
 
 
+def test_the_limit_of_doubt_is_the_metadatas(released: Path) -> None:
+    bundle = load_bundle(released)
+    calibration = bundle.metadata["calibration"]
+    assert bundle.indeterminate_above_months == calibration["indeterminate_above_months"]
+    assert bundle.indeterminate_above_months > calibration["sd_months"]["mean"]
+
+
 def test_released_bundles_carry_figures_calibration_terms_and_formats(released: Path) -> None:
     metadata = load_bundle(released).metadata
     for field in (
@@ -58,6 +73,9 @@ def test_released_bundles_carry_figures_calibration_terms_and_formats(released: 
     assert set(metadata["network_data_format"]["inputs"]) == {"image", "male"}
     assert metadata["evaluation"]["images"] == 1000
     assert metadata["evaluation"]["mae_months"] < 12
+    assert metadata["evaluation"]["sex_check"]["accuracy"] > 0
+    assert metadata["robustness"]["changes"]
+    assert metadata["gate"]["negatives_all"]["refused"] > 0.9
     for level, share in metadata["calibration"]["coverage"].items():
         assert share == pytest.approx(float(level), abs=0.03)
     terms = (released / "LICENSE").read_text(encoding="utf-8")
@@ -119,6 +137,16 @@ def test_a_configuration_that_could_run_other_code_is_refused(
         load_bundle(copy)
 
 
+def test_a_bundle_without_a_limit_of_doubt_is_refused(copy: Path) -> None:
+    path = copy / "configs" / "metadata.json"
+    metadata = json.loads(path.read_text())
+    del metadata["calibration"]["indeterminate_above_months"]
+    path.write_text(json.dumps(metadata))
+    seal(copy)
+    with pytest.raises(BundleInvalid, match="indeterminate_above_months"):
+        load_bundle(copy)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"sha256": 3}', "not json"])
 def test_a_manifest_that_is_none_is_refused(text: str, copy: Path) -> None:
     (copy / "manifest.json").write_text(text)
@@ -143,10 +171,24 @@ def test_the_monai_preprocessing_is_the_nodes(released: Path) -> None:
     pytest.importorskip("torch", reason="needs the torch extra")
     from monai.bundle import ConfigParser
 
-    from inference.preprocess import to_network_input
+    from inference.localize import find_hand
+    from inference.preprocess import to_network_input, to_stored_size
 
     bundle = load_bundle(released)
     parser = ConfigParser(json.loads(bundle.read("configs/inference.json")))
-    image = np.random.default_rng(4).integers(0, 4096, (700, 500)).astype(np.uint16)
-    transformed = parser.get_parsed_content("preprocessing")(image)
-    assert np.array_equal(transformed[0], to_network_input(image, bundle.side))
+    transform = parser.get_parsed_content("preprocessing")
+    image = drawn_hand(rows=700, columns=500, levels=4096).astype(np.uint16)
+    stored = to_stored_size(image)
+    hand = find_hand(stored)
+    assert hand is not None
+    assert np.array_equal(transform(image)[0], to_network_input(stored, hand.box, bundle.side))
+    with pytest.raises(ValueError, match="no hand found"):
+        transform(np.zeros((700, 500)))
+
+
+def test_the_documentation_shows_the_card_of_the_newest_bundle(released: Path) -> None:
+    docs = MODELS.parent.parent / "docs"
+    card = (released / "docs" / "README.md").read_bytes()
+    assert (docs / "model-card.md").read_bytes() == card
+    for name in PICTURES:
+        assert (docs.parent / name).read_bytes() == (released / name).read_bytes()

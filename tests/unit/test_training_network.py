@@ -6,7 +6,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the torch extra")
 
-from inference.network import (  # noqa: E402 - after the check for torch
+from monai.visualize import GradCAM  # noqa: E402 - after the check for torch
+from torch import Tensor, nn  # noqa: E402
+
+from inference.network import (  # noqa: E402
     MONTHS,
     BoneAgeEstimator,
     BoneAgeNet,
@@ -14,8 +17,8 @@ from inference.network import (  # noqa: E402 - after the check for torch
     moments,
 )
 from inference.training.imagenet import imagenet_weights  # noqa: E402
+from inference.training.loss import distillation_loss, distribution_loss  # noqa: E402
 from inference.training.run_config import LossConfig  # noqa: E402
-from inference.training.train import distribution_loss  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +55,63 @@ def test_the_estimator_scales_the_sd_and_keeps_its_floor(network: BoneAgeNet) ->
         mean, raw = mirrored_moments(network, image, male)
         scaled = BoneAgeEstimator(network, sd_scale=0.5, sd_floor_months=0.0)(image, male)
         lifted = BoneAgeEstimator(network, sd_scale=0.5, sd_floor_months=200.0)(image, male)
-    assert torch.equal(scaled[0], mean)
+    assert torch.allclose(scaled[0], mean)
     assert torch.allclose(scaled[1], raw / 2)
     assert lifted[1].item() == 200.0
+
+
+class _AgeAndItsOpposite(nn.Module):
+    """The network with its last feature maps as a layer; (B, 2): the mean and minus the mean."""
+
+    def __init__(self, network: BoneAgeNet, male: Tensor) -> None:
+        super().__init__()
+        self.network, self.male, self.maps = network, male, nn.Identity()
+
+    def forward(self, image: Tensor) -> Tensor:
+        pooled: Tensor = self.maps(self.network.feature_maps(image)).mean(dim=(2, 3))
+        mean, _ = moments(self.network.logits(pooled, self.male))
+        both: Tensor = torch.stack([mean, -mean], dim=1)
+        return both
+
+
+def _with_live_features() -> BoneAgeNet:
+    """Random weights whose normalisations fit their input: as large activations as in training."""
+    torch.manual_seed(3)
+    network = BoneAgeNet(dropout=0.0, drop_path=0.0).train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    network(torch.randint(0, 256, (4, 1, 128, 96)), torch.ones(4, 1))
+    return network.eval()
+
+
+def test_the_saliency_is_the_strength_of_grad_cams_map() -> None:
+    network = _with_live_features()
+    image = torch.randint(0, 256, (1, 1, 128, 96), dtype=torch.uint8).float()
+    male = torch.ones(1, 1)
+    oracle = GradCAM(
+        _AgeAndItsOpposite(network, male).eval(),
+        "maps",
+        upsampler=lambda size: lambda cam: cam,
+        postprocessing=lambda cam: cam,
+    )
+
+    def signed(seen: Tensor) -> Tensor:  # Grad-CAM keeps the positive part alone
+        older: Tensor = oracle(seen, class_idx=0)[:, 0]
+        younger: Tensor = oracle(seen, class_idx=1)[:, 0]
+        return older - younger
+
+    expected = (signed(image) + signed(image.flip(3)).flip(2)).abs() / 2
+    estimator = BoneAgeEstimator(network, sd_scale=1.0, sd_floor_months=0.0)
+    with torch.inference_mode():
+        _, _, saliency = estimator(image, male)
+        _, _, of_mirror = estimator(image.flip(3), male)
+        _, _, of_two = estimator(image.flip(3).repeat(2, 1, 1, 1), male.repeat(2, 1))
+    assert saliency.shape == (1, 4, 3)
+    assert expected.max() > 1e-3
+    assert torch.allclose(saliency, expected, rtol=1e-3, atol=1e-6)
+    assert torch.allclose(of_mirror, saliency.flip(2), rtol=1e-3, atol=1e-6)
+    assert torch.allclose(of_two, of_mirror.repeat(2, 1, 1), rtol=1e-3, atol=1e-6)
 
 
 def test_the_loss_is_least_at_the_label() -> None:
@@ -65,6 +122,16 @@ def test_the_loss_is_least_at_the_label() -> None:
         for at in (60.0, 110.0, 120.0, 130.0, 200.0)
     ]
     assert min(losses) == losses[2]
+
+
+def test_the_teachers_loss_is_least_at_their_distribution() -> None:
+    taught = torch.softmax(
+        torch.randn(3, MONTHS, generator=torch.Generator().manual_seed(1)), dim=1
+    )
+    entropy = -(taught * taught.log()).sum(dim=1).mean()
+    at_teachers = distillation_loss(taught.log(), taught)
+    assert torch.allclose(at_teachers, entropy, atol=1e-5)
+    assert distillation_loss(taught.log().roll(1, dims=1), taught) > at_teachers + 0.1
 
 
 def test_imagenet_weights_fill_the_whole_backbone(network: BoneAgeNet) -> None:

@@ -1,0 +1,1 @@
+"""The pixel gate: what a radiograph shows and how it lies (:mod:`inference.gate` runs it)."""

@@ -1,0 +1,101 @@
+"""The gate's network: the first stages of EfficientNet-Lite0 and four heads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from inference.network import BoneAgeNet
+
+_BLOCKS = 11  # up to the last one with 112 channels
+_CHANNELS = 112
+_KINDS, _TURNS = 4, 4
+
+
+class GateNet(nn.Module):
+    """Network from a grey image to what it shows and how it lies.
+
+    Input: uint8 or float 0..255, (B, 1, S, S), S a multiple of 16. Output: logits (B, 10): four
+    kinds (in the order of :class:`inference.gate.Kind`), four quarter turns, inverted, thumb to
+    the right.
+    """
+
+    def __init__(self, dropout: float = 0.1) -> None:
+        super().__init__()
+        backbone = BoneAgeNet()
+        self._conv_stem = backbone._conv_stem
+        self._bn0 = backbone._bn0
+        self._blocks = backbone._blocks[:_BLOCKS]
+        self.dropout = nn.Dropout(dropout)
+        self.heads = nn.Linear(_CHANNELS, _KINDS + _TURNS + 2)
+
+    def features(self, image: Tensor) -> Tensor:
+        """Means of the last feature maps, (B, 112)."""
+        x = image.to(self.heads.weight.dtype) / 127.5 - 1.0
+        x = functional.relu6(self._bn0(self._conv_stem(x)))
+        for block in self._blocks:
+            x = block(x)
+        return x.mean(dim=(2, 3))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (B, 10)."""
+        logits: Tensor = self.heads(self.dropout(self.features(image)))
+        return logits
+
+    def load_imagenet(self, weights: Mapping[str, Tensor]) -> None:
+        """Take the stages from an ImageNet checkpoint of EfficientNet-Lite0.
+
+        The three colour channels of the stem are summed into the grey one. Raises ``KeyError`` when
+        a layer is missing.
+        """
+        own = self.state_dict()
+        for name in own:
+            if not name.startswith("heads."):
+                value = weights[name]
+                own[name] = value.sum(dim=1, keepdim=True) if name == "_conv_stem.weight" else value
+        self.load_state_dict(own)
+
+
+class GateDecision(nn.Module):
+    """A trained network as the runtime sees it: the outputs of :data:`inference.gate.OUTPUTS`, of
+    which the greatest ``kind`` is the decision.
+
+    ``shift`` is taken from the logits of one and two hands. Where the features lie further than
+    ``limit`` from those of both (Mahalanobis distance with one covariance; Lee K et al., NeurIPS
+    2018), the image is no hand, whatever the logits say. ``means`` (2, 112); ``whitening``
+    (112, 112) turns differences of features into ones whose length is that distance.
+    """
+
+    shift: Tensor
+    means: Tensor
+    whitening: Tensor
+    limit: Tensor
+
+    def __init__(self, network: GateNet) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("shift", torch.zeros(()))
+        self.register_buffer("means", torch.zeros(2, _CHANNELS))
+        self.register_buffer("whitening", torch.eye(_CHANNELS))
+        self.register_buffer("limit", torch.tensor(1e9))
+
+    def distance(self, features: Tensor) -> Tensor:
+        """Mahalanobis distance (B,) of features (B, 112) to the nearer of one and two hands."""
+        away = (features[:, None] - self.means[None]) @ self.whitening
+        return away.square().sum(dim=2).min(dim=1).values.sqrt()
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Logits (B, 4) and (B, 4), probabilities (B,) and (B,)."""
+        features = self.network.features(image)
+        logits = self.network.heads(features)
+        hands, others = logits[:, :2] - self.shift, logits[:, 2:_KINDS]
+        best = torch.cat([hands, others], dim=1).max(dim=1).values
+        beyond = self.distance(features) - self.limit
+        no_hand = torch.where(beyond > 0, best + beyond, others[:, 1])
+        kind = torch.cat([hands, others[:, :1], no_hand[:, None]], dim=1)
+        turn = logits[:, _KINDS : _KINDS + _TURNS]
+        inverted, thumb_right = torch.sigmoid(logits[:, _KINDS + _TURNS :]).unbind(dim=1)
+        return kind, turn, inverted, thumb_right
