@@ -11,7 +11,7 @@ from inference.phantom.dicom import to_dataset
 from inference.phantom.maturation import Sex
 from tests.builders.exams import drawn_radiograph
 
-_HANDS: tuple[tuple[float, Sex], ...] = ((72.0, "M"), (120.0, "F"), (168.0, "M"))
+_HANDS: tuple[tuple[float, Sex], ...] = ((40.0, "F"), (150.0, "M"), (170.0, "F"))
 _ROWS, _COLUMNS = 640, 480
 
 

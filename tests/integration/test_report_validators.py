@@ -22,10 +22,12 @@ from dicom_node.domain.assessment import (
     Assessment,
     HandBox,
     ModelIdentity,
+    Note,
     Prediction,
+    Saliency,
     assess,
 )
-from dicom_node.domain.eligibility import CR_IMAGE_STORAGE, DX_FOR_PRESENTATION, Note, Reason
+from dicom_node.domain.eligibility import CR_IMAGE_STORAGE, DX_FOR_PRESENTATION, Reason
 from dicom_node.domain.exam import Laterality, Sex
 from dicom_node.ports import ReportRequest
 
@@ -95,6 +97,10 @@ def finding(
             bone_age_months=126.347,
             sd_months=6.25,
             hand_box=HandBox(left=100, top=120.5, right=1500, bottom=1900),
+            findings=(),
+            saliency=Saliency(
+                box=HandBox(left=16, top=13.5, right=1584, bottom=2000), levels=((9, 200),)
+            ),
             model=ModelIdentity(name="boneage-test", version="1.2.0", sha256="cd" * 32),
         ),
         sex=Sex.FEMALE,

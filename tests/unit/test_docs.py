@@ -13,7 +13,8 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from dicom_node.domain.eligibility import Note, Reason
+from dicom_node.domain.assessment import Note
+from dicom_node.domain.eligibility import Reason
 from dicom_node.domain.errors import Fault
 from dicom_node.domain.exam import Receipt
 from dicom_node.domain.job import Stage

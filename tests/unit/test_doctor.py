@@ -184,3 +184,15 @@ def test_every_transfer_syntax_that_the_node_offers_can_be_decoded() -> None:
 def test_a_transfer_syntax_without_decoder_is_named() -> None:
     mpeg2 = "1.2.840.10008.1.2.4.100"
     assert mpeg2 in found(doctor.check_decoders([mpeg2]), CheckStatus.FAILED)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device"), [("auto", "cpu"), ("auto", "cuda"), ("cpu", "cpu"), ("cuda", "cuda")]
+)
+def test_the_device_that_is_wanted_is_fine(wanted: str, device: str) -> None:
+    assert device in found(doctor.check_device(wanted, lambda: device), CheckStatus.OK)
+
+
+def test_a_gpu_that_is_wanted_and_does_not_answer_is_a_warning() -> None:
+    finding = doctor.check_device("cuda", lambda: "cpu")
+    assert "no GPU answers" in found(finding, CheckStatus.WARNING)

@@ -39,6 +39,8 @@ metrics.exam_ended(Outcome.NOT_ASSESSED, Reason.SEX_MISSING)
 metrics.exam_delivered(4.0)
 metrics.delivery_answered("pacs", Verdict.STORED)
 metrics.job_parked(Stage.DELIVER, Fault.DESTINATION_REFUSED)
+metrics.engine_event(Outcome.IGNORED)
+metrics.network_runs_on("cpu")
 metrics.process_restarted("worker-1")
 """
 
@@ -122,6 +124,14 @@ def test_an_association_that_closes_is_not_open(folder: Path) -> None:
     metrics.association_opened()
     metrics.association_closed()
     assert scrape()["dicom_node_associations_open"] == {"": 1}
+
+
+def test_each_worker_counts_for_the_device_that_it_uses_now(folder: Path) -> None:
+    assert count_in_process(folder, "worker-0", 'metrics.network_runs_on("cuda")') == 0
+    assert count_in_process(folder, "worker-1", 'metrics.network_runs_on("cuda")') == 0
+    metrics.network_runs_on("cuda")
+    metrics.network_runs_on("cpu")
+    assert scrape()["dicom_node_inference_workers"] == {"cpu": 1, "cuda": 2}
 
 
 def test_a_cleared_folder_counts_from_zero(folder: Path) -> None:

@@ -65,6 +65,8 @@ ROWS = [
 
 def assessed(reference_id: str, *, bone_age: float, age: float) -> Assessment:
     prediction = Prediction(
+        findings=(),
+        saliency=None,
         bone_age_months=bone_age,
         sd_months=6.0,
         hand_box=HandBox(left=0, top=0, right=1, bottom=1),

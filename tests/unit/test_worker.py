@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dicom_node.adapters.reference_tables import load_reference_table
-from dicom_node.domain.assessment import Assessment, Prediction
+from dicom_node.domain.assessment import Assessment, Note, Prediction
 from dicom_node.domain.delivery import ReportKind
 from dicom_node.domain.eligibility import CR_IMAGE_STORAGE, SECONDARY_CAPTURE, Reason
 from dicom_node.domain.errors import Fault, LeaseLost, Permanent, Transient
@@ -213,13 +213,26 @@ def test_pixels_that_cannot_be_assessed_are_reported_with_the_reason() -> None:
     assert node.reporter.requests[0].finding is Reason.IMAGE_BLANK
 
 
-def test_both_hands_wait_for_a_person() -> None:
-    node = Node(header=lambda _: replace(HAND, laterality=Laterality.BOTH))
+def test_of_two_hands_the_left_one_is_reported() -> None:
+    left = replace(PREDICTION, findings=(Note.TWO_HANDS_LEFT_ASSESSED,))
+    node = Node(
+        header=lambda _: replace(HAND, laterality=Laterality.BOTH),
+        predictor=ScriptedPredictor({"hands": left}),
+    )
     node.receive("hands")
     node.run()
-    [parked] = node.jobs(JobState.PARKED)
-    assert parked.fault is Fault.LATERALITY_BOTH
-    assert parked.detail.endswith("discard the job after reading it by hand")
+    finding = node.reporter.requests[0].finding
+    assert isinstance(finding, Assessment)
+    assert finding.laterality is Laterality.LEFT
+    assert finding.notes == (Note.TWO_HANDS_LEFT_ASSESSED,)
+
+
+def test_an_indeterminate_result_ends_without_a_number() -> None:
+    node = Node(predictor=ScriptedPredictor({"vague": Reason.INDETERMINATE}))
+    exam_id = node.receive("vague")
+    node.run()
+    assert node.ended(exam_id) == (Outcome.NOT_ASSESSED, Reason.INDETERMINATE, None)
+    assert node.reporter.requests[0].finding is Reason.INDETERMINATE
 
 
 def test_a_batch_runs_together_and_each_exam_ends_with_its_own_answer() -> None:
