@@ -16,7 +16,7 @@ LEVELS = (0.5, 0.8, 0.95)
 INDETERMINATE_SHARE = 0.01
 _SCALES = np.arange(0.5, 2.51, 0.01)
 _LEAST_SD_MONTHS = 0.01
-_COVERAGE_TOLERANCE = 0.01
+_COVERAGE_TOLERANCE = 0.002
 _FLOORS_MONTHS = np.arange(0.0, 8.1, 0.5)
 
 
@@ -36,7 +36,7 @@ class Calibration:
 
 
 def fit(error: Months, deviation: Months) -> Calibration:
-    """Among the calibrations whose coverages lie within one point of the best one's, the one with
+    """Among the calibrations whose coverages lie within 0.2 points of the best one's, the one with
     the greatest Gaussian likelihood. ``error`` is predicted minus labelled, both (N,) in months.
 
     Coverage alone cannot choose: a floor that makes all SDs alike covers as well as SDs that

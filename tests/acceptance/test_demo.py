@@ -27,7 +27,7 @@ from tests.builders.radiographs import radiograph, radiograph_files
 from tests.integration.peers import free_port, wait_until
 from tests.peers.node import Node, start_node, write_config
 
-COUNT = 2
+COUNT = 3
 MEASUREMENTS = "1.2.840.10008.5.1.4.1.1.88.34"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
@@ -77,7 +77,7 @@ def run_demo(out: Path, *arguments: object, **values: str) -> Demo:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
-    """``dicom-node demo --count 2 --json``."""
+    """``dicom-node demo --count 3 --json``."""
     return run_demo(tmp_path_factory.mktemp("demo") / "out", "--count", COUNT, "--json")
 
 

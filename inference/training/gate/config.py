@@ -13,8 +13,7 @@ class GateConfig:
 
     ``side``: of the network's input, ``source_side``: of the pictures that views are made from, in
     pixels. ``shares``: of each kind (:class:`inference.gate.Kind`) among the training views.
-    ``max_unsure`` and ``max_far``: shares of random views of calibration hands that the decision
-    may refuse by their logits and by their distance.
+    ``max_refused``: share of random views of calibration hands that the threshold may refuse.
     """
 
     seed: int
@@ -30,8 +29,7 @@ class GateConfig:
     weight_decay: float
     warmup_steps: int
     ema_decay: float
-    max_unsure: float
-    max_far: float
+    max_refused: float
     shares: dict[str, float]
 
 

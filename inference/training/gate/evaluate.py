@@ -110,17 +110,12 @@ def figures(
 def unseen(
     decision: GateDecision, pictures: Pictures, groups: tuple[str, ...], side: int
 ) -> dict[str, Any]:
-    """Shares refused of groups that training left out, with the distance and by logits alone."""
-    by_logits = GateDecision(decision.network).eval()
-    by_logits.shift.copy_(decision.shift)
+    """Shares refused of groups that training left out."""
     result = {}
     for group in groups:
         chosen = pictures.images[pictures.chosen("validation", (group,))]
         images = _all_lies([image.astype(np.float32) for image in chosen], side)
-        result[group] = {
-            **of_others(answers_of(decision, images)),
-            "refused_by_logits_alone": of_others(answers_of(by_logits, images))["refused"],
-        }
+        result[group] = of_others(answers_of(decision, images))
     return result
 
 

@@ -51,15 +51,14 @@ def evaluate(config: GateConfig, pictures: Pictures, data: Path, out: Path) -> d
     """
     decision = calibrated(config, pictures, load_network(out))
     write_onnx(decision, out / "gate.onnx", config.side)
-    save_file(decision.state_dict(), out / "gate.safetensors")
+    save_file(decision.network.state_dict(), out / "gate.safetensors")
     (out / "gate.safetensors").chmod(0o644)  # safetensors lets only the owner read
     foreign = pydicom_images()
     look_ms = compared(decision, out / "gate.onnx", list(foreign.values()), config.side)
     found, hands, others = figures(decision, config, pictures, data, foreign)
     result = {
         "parameters": sum(parameter.numel() for parameter in decision.parameters()),
-        "shift": round(float(decision.shift), 3),
-        "distance_limit": round(float(decision.limit), 3),
+        "shift": round(float(decision.shift[0]), 3),
         "look_ms_median": look_ms,
         **found,
         "area_under_roc": save_roc(hands, others, out / "roc.png"),

@@ -60,42 +60,21 @@ class GateNet(nn.Module):
 
 
 class GateDecision(nn.Module):
-    """A trained network as the runtime sees it: the outputs of :data:`inference.gate.OUTPUTS`, of
-    which the greatest ``kind`` is the decision.
+    """A trained network as the runtime sees it: the outputs of :data:`inference.gate.OUTPUTS`.
 
-    ``shift`` is taken from the logits of one and two hands. Where the features lie further than
-    ``limit`` from those of both (Mahalanobis distance with one covariance; Lee K et al., NeurIPS
-    2018), the image is no hand, whatever the logits say. ``means`` (2, 112); ``whitening``
-    (112, 112) turns differences of features into ones whose length is that distance.
+    ``shift`` is taken from the logits of one and two hands: the greatest logit is the decision.
     """
 
     shift: Tensor
-    means: Tensor
-    whitening: Tensor
-    limit: Tensor
 
-    def __init__(self, network: GateNet) -> None:
+    def __init__(self, network: GateNet, shift: float) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("shift", torch.zeros(()))
-        self.register_buffer("means", torch.zeros(2, _CHANNELS))
-        self.register_buffer("whitening", torch.eye(_CHANNELS))
-        self.register_buffer("limit", torch.tensor(1e9))
-
-    def distance(self, features: Tensor) -> Tensor:
-        """Mahalanobis distance (B,) of features (B, 112) to the nearer of one and two hands."""
-        away = (features[:, None] - self.means[None]) @ self.whitening
-        return away.square().sum(dim=2).min(dim=1).values.sqrt()
+        self.register_buffer("shift", torch.tensor([shift, shift, 0.0, 0.0]))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Logits (B, 4) and (B, 4), probabilities (B,) and (B,)."""
-        features = self.network.features(image)
-        logits = self.network.heads(features)
-        hands, others = logits[:, :2] - self.shift, logits[:, 2:_KINDS]
-        best = torch.cat([hands, others], dim=1).max(dim=1).values
-        beyond = self.distance(features) - self.limit
-        no_hand = torch.where(beyond > 0, best + beyond, others[:, 1])
-        kind = torch.cat([hands, others[:, :1], no_hand[:, None]], dim=1)
-        turn = logits[:, _KINDS : _KINDS + _TURNS]
+        logits = self.network(image)
+        kind, turn = logits[:, :_KINDS] - self.shift, logits[:, _KINDS : _KINDS + _TURNS]
         inverted, thumb_right = torch.sigmoid(logits[:, _KINDS + _TURNS :]).unbind(dim=1)
         return kind, turn, inverted, thumb_right
