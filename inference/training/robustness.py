@@ -49,14 +49,16 @@ def _jpeg(quality: int) -> Callable[[Grey], Grey]:
         coded = io.BytesIO()
         Image.fromarray(grey).save(coded, "JPEG", quality=quality)
         with Image.open(coded) as image:
-            return np.asarray(image, dtype=np.uint8)
+            decoded: Grey = np.asarray(image, dtype=np.uint8)
+        return decoded
 
     return change
 
 
 def _blurred(grey: Grey) -> Grey:
     blurred = Image.fromarray(grey).filter(ImageFilter.GaussianBlur(_BLUR_SD_PIXELS))
-    return np.asarray(blurred, dtype=np.uint8)
+    pixels: Grey = np.asarray(blurred, dtype=np.uint8)
+    return pixels
 
 
 def _framed(level: int) -> Callable[[Grey], Grey]:
