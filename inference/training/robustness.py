@@ -38,8 +38,9 @@ Grey = NDArray[np.uint8]
 
 def _scaled(factor: float, offset: float) -> Callable[[Grey], Grey]:
     def change(grey: Grey) -> Grey:
-        changed = np.clip((grey.astype(np.float32) - 128) * factor + 128 + offset, 0, 255)
-        return changed.astype(np.uint8)
+        moved = (grey.astype(np.float32) - 128) * factor + 128 + offset
+        changed: Grey = np.clip(moved, 0, 255).astype(np.uint8)
+        return changed
 
     return change
 

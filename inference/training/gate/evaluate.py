@@ -102,8 +102,8 @@ def figures(
     }
     refused["incomplete"], _ = _random(decision, config, pictures, Kind.INCOMPLETE)
     others = np.concatenate(list(refused.values()))
-    result["others"] = {group: of_others(answers) for group, answers in refused.items()}
-    result["others_all"] = of_others(others)
+    result["negatives"] = {group: of_others(answers) for group, answers in refused.items()}
+    result["negatives_all"] = of_others(others)
     return result, margin(found), margin(others)
 
 
