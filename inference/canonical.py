@@ -1,5 +1,5 @@
-"""From any radiograph to the network's input: refuse what is no single assessable hand, turn the
-image upright, put its grey scale right, cut out the hand."""
+"""From any radiograph to the network's input: leave a plain frame out, refuse what is no single
+assessable hand, turn the image upright, put its grey scale right, cut out the hand."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.frame import within_frame
 from inference.gate import Gate, Kind, View
 from inference.localize import find_hand, find_two_hands
 from inference.prediction import Finding, HandBox, Rejection, Saliency
@@ -20,15 +21,15 @@ class CanonicalHand:
     """One hand, upright with bright bones.
 
     ``image``: the network's input, uint8 (side, side). ``hand``: the hand's box in the upright
-    299 x 299 image. The rest says how to find places of the source image again.
+    299 x 299 image. ``field``: the part of the source image within its frame, which became those
+    299 x 299 pixels after ``quarter_turns``.
     """
 
     image: NDArray[np.uint8]
     hand: HandBox
     findings: tuple[Finding, ...]
     quarter_turns: int
-    rows: int
-    columns: int
+    field: HandBox
 
     @property
     def hand_box(self) -> HandBox:
@@ -47,13 +48,15 @@ class CanonicalHand:
         corners = [(box.left, box.top), (box.right, box.bottom)]
         for _ in range(self.quarter_turns):
             corners = [(STORED_SIDE - y, x) for x, y in corners]
-        across, down = self.columns / STORED_SIDE, self.rows / STORED_SIDE
+        field = self.field
+        across = (field.right - field.left) / STORED_SIDE
+        down = (field.bottom - field.top) / STORED_SIDE
         (x0, y0), (x1, y1) = corners
         return HandBox(
-            left=min(x0, x1) * across,
-            top=min(y0, y1) * down,
-            right=max(x0, x1) * across,
-            bottom=max(y0, y1) * down,
+            left=field.left + min(x0, x1) * across,
+            top=field.top + min(y0, y1) * down,
+            right=field.left + max(x0, x1) * across,
+            bottom=field.top + max(y0, y1) * down,
         )
 
 
@@ -66,7 +69,8 @@ def find_canonical_hand(
     two hands it is the left one: the one whose thumb lies to the right, as in a view of the back
     of both hands. Raises :class:`inference.prediction.EngineFailed` when the gate cannot run.
     """
-    stored = to_stored_size(grey)
+    rows, columns = within_frame(grey)
+    stored = to_stored_size(grey[rows, columns])
     if is_blank(stored):
         return Rejection.IMAGE_BLANK
     view = gate.look(stored)
@@ -81,14 +85,12 @@ def find_canonical_hand(
     hand = _left_hand(upright, gate) if two else _only_hand(upright)
     if isinstance(hand, Rejection):
         return hand
-    rows, columns = grey.shape
     return CanonicalHand(
         image=to_network_input(upright, hand, side),
         hand=hand,
         findings=_findings(view),
         quarter_turns=view.quarter_turns,
-        rows=rows,
-        columns=columns,
+        field=HandBox(left=columns.start, top=rows.start, right=columns.stop, bottom=rows.stop),
     )
 
 

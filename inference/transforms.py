@@ -6,6 +6,7 @@ import numpy as np
 from monai.transforms import Transform
 from numpy.typing import NDArray
 
+from inference.frame import within_frame
 from inference.localize import find_hand
 from inference.preprocess import to_network_input, to_stored_size
 from inference.quality import is_plausible
@@ -24,7 +25,7 @@ class ToNetworkInput(Transform):
 
     def __call__(self, data: NDArray[np.generic]) -> NDArray[np.uint8]:
         """Raises ``ValueError`` unless ``data`` has two dimensions and shows a plausible hand."""
-        stored = to_stored_size(data)
+        stored = to_stored_size(data[within_frame(data)])
         hand = find_hand(stored)
         if hand is None or not is_plausible(hand):
             raise ValueError("no hand found: give one upright hand with bright bones")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
+from inference.frame import within_frame
 from inference.localize import find_hand
 from inference.prediction import HandBox
 from inference.preprocess import STORED_SIDE, to_network_input, to_stored_size
@@ -39,10 +40,10 @@ def prepare(config: RunConfig, data: Path, out: Path, *, splits: Path = _SPLITS)
     """Write ``radiographs-<side>.npz`` and ``split.csv`` below ``out``; return the array file.
 
     ``data`` holds ``labels.csv`` (image_id, sex, bone_age_months) and ``rsna-299.zip``. Each image
-    is cut to its hand; where no plausible hand is found it stays whole. Images that ``full.csv``
-    names go to the validation split, so that tests at full size never see a training image.
-    Raises ``FileNotFoundError`` when a file is missing and ``ValueError`` when the split is not the
-    one recorded for this seed.
+    loses a plain frame and is cut to its hand; where no plausible hand is found it stays whole.
+    Images that ``full.csv`` names go to the validation split, so that tests at full size never see
+    a training image. Raises ``FileNotFoundError`` when a file is missing and ``ValueError`` when
+    the split is not the one recorded for this seed.
     """
     out.mkdir(parents=True, exist_ok=True)
     target = out / f"radiographs-{config.side}.npz"
@@ -55,7 +56,8 @@ def prepare(config: RunConfig, data: Path, out: Path, *, splits: Path = _SPLITS)
     with zipfile.ZipFile(data / "rsna-299.zip") as archive:
         for index, row in enumerate(track(rows, description="preparing")):
             with Image.open(io.BytesIO(archive.read(f"{row['image_id']}.jpg"))) as image:
-                stored = to_stored_size(np.asarray(image.convert("L")))
+                grey = np.asarray(image.convert("L"))
+            stored = to_stored_size(grey[within_frame(grey)])
             hand = find_hand(stored)
             box = hand.box if hand is not None and is_plausible(hand) else _WHOLE
             images[index] = to_network_input(stored, box, config.side)

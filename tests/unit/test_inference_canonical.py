@@ -9,7 +9,9 @@ from inference.canonical import CanonicalHand
 from inference.prediction import HandBox
 from inference.preprocess import STORED_SIDE
 
-ROWS, COLUMNS = 2 * STORED_SIDE, 3 * STORED_SIDE
+LEFT, TOP = 11, 7
+FIELD = HandBox(left=LEFT, top=TOP, right=LEFT + 3 * STORED_SIDE, bottom=TOP + 2 * STORED_SIDE)
+"""Three pixels of the source to a column, two to a row."""
 
 
 @pytest.fixture(params=range(4))
@@ -25,14 +27,15 @@ def turned(request: pytest.FixtureRequest) -> tuple[np.ndarray, CanonicalHand]:
         hand=block,
         findings=(),
         quarter_turns=request.param,
-        rows=ROWS,
-        columns=COLUMNS,
+        field=FIELD,
     )
 
 
 def test_the_box_is_that_of_the_source_image(turned: tuple[np.ndarray, CanonicalHand]) -> None:
     _, hand = turned
-    assert hand.hand_box == HandBox(left=3 * 50, top=2 * 40, right=3 * 200, bottom=2 * 100)
+    assert hand.hand_box == HandBox(
+        left=LEFT + 3 * 50, top=TOP + 2 * 40, right=LEFT + 3 * 200, bottom=TOP + 2 * 100
+    )
 
 
 def test_the_saliency_lies_as_the_source_image(turned: tuple[np.ndarray, CanonicalHand]) -> None:
@@ -42,10 +45,10 @@ def test_the_saliency_lies_as_the_source_image(turned: tuple[np.ndarray, Canonic
     assert np.array_equal(found.levels, np.rint(as_source / 16 * 255))
     assert found.levels.dtype == np.uint8
     box, margin = found.box, 0.06
-    assert box.left == pytest.approx(3 * (50 - 150 * margin))
-    assert box.top == pytest.approx(2 * (40 - 60 * margin))
-    assert box.right == pytest.approx(3 * (200 + 150 * margin))
-    assert box.bottom == pytest.approx(2 * (100 + 60 * margin))
+    assert box.left == pytest.approx(LEFT + 3 * (50 - 150 * margin))
+    assert box.top == pytest.approx(TOP + 2 * (40 - 60 * margin))
+    assert box.right == pytest.approx(LEFT + 3 * (200 + 150 * margin))
+    assert box.bottom == pytest.approx(TOP + 2 * (100 + 60 * margin))
 
 
 def test_a_flat_saliency_is_all_zero() -> None:
@@ -54,7 +57,6 @@ def test_a_flat_saliency_is_all_zero() -> None:
         hand=HandBox(left=0, top=0, right=10, bottom=10),
         findings=(),
         quarter_turns=0,
-        rows=ROWS,
-        columns=COLUMNS,
+        field=FIELD,
     )
     assert not hand.saliency(np.zeros((8, 8), np.float32)).levels.any()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.data.data_manager import DATA_ROOT, external_data_sources
 
+from inference.frame import within_frame
 from inference.preprocess import to_stored_size
 
 _MIN_SIDE = 32
@@ -27,7 +28,7 @@ def pydicom_images() -> dict[str, NDArray[np.float32]]:
             grey = _grey(path)
             if grey is None:
                 continue
-            stored = to_stored_size(grey)
+            stored = to_stored_size(grey[within_frame(grey)])
             low, high = np.percentile(stored, (2, 98))
             if not high > low:
                 continue

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
+from inference.frame import within_frame
 from inference.localize import find_hand
 from inference.phantom.exams import phantom_exams
 from inference.phantom.radiograph import draw
@@ -83,9 +84,10 @@ def load_pictures(path: Path) -> Pictures:
 
 
 def stored_radiograph(archive: zipfile.ZipFile, name: str) -> NDArray[np.float32]:
-    """One radiograph of the archive, float32 (299, 299)."""
+    """One radiograph of the archive without a plain frame, float32 (299, 299)."""
     with Image.open(io.BytesIO(archive.read(name))) as image:
-        return to_stored_size(np.asarray(image.convert("L")))
+        grey = np.asarray(image.convert("L"))
+    return to_stored_size(grey[within_frame(grey)])
 
 
 def _radiographs(config: GateConfig, path: Path) -> Iterator[tuple[object, ...]]:

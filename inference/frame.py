@@ -1,0 +1,46 @@
+"""A plain frame around a radiograph: what a printer, a shutter or an export put there.
+
+The frame takes pixels from the hand at the network's fixed size, and a bright one misleads the
+search for the hand.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_TOLERANCE = 0.02
+"""Of the image's range of grey levels: what lossy compression leaves in a plain line."""
+_MIN_CHANGE = 0.5
+"""Share of a line that differs from the frame, among the first lines within it. A hand before a
+plain background begins with a finger tip: that is no frame."""
+_BLURRED_LINES = 8
+"""Side of a JPEG block: so far a frame's end may be smeared."""
+_MAX_SHARE = 0.4
+"""Of the image's height or width, on one side."""
+
+
+def within_frame(grey: NDArray[np.generic]) -> tuple[slice, slice]:
+    """Rows and columns of ``grey`` (Rows, Columns) inside its plain frame; all, without one."""
+    tolerance = _TOLERANCE * (float(grey.max()) - float(grey.min()))
+    top, bottom = _frame(grey, tolerance), _frame(grey[::-1], tolerance)
+    rows = slice(top, grey.shape[0] - bottom)
+    across = grey[rows].T
+    left, right = _frame(across, tolerance), _frame(across[::-1], tolerance)
+    return rows, slice(left, grey.shape[1] - right)
+
+
+def _frame(lines: NDArray[np.generic], tolerance: float) -> int:
+    """How many of the first lines are plain and end abruptly."""
+    level = float(np.median(lines[0]))
+    for index, line in enumerate(lines[: int(len(lines) * _MAX_SHARE) + 1]):
+        if _change(line[None], level, tolerance) > 0.0:
+            inner = lines[index : index + 1 + _BLURRED_LINES]
+            return index if _change(inner, level, tolerance) >= _MIN_CHANGE else 0
+    return 0
+
+
+def _change(lines: NDArray[np.generic], level: float, tolerance: float) -> float:
+    """The largest share of a line that differs from ``level``."""
+    differs = np.abs(lines.astype(np.float32) - level) > tolerance
+    return float(differs.mean(axis=1).max())
