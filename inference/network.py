@@ -48,8 +48,16 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int =
     return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False, groups=groups)
 
 
-def _norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, momentum=0.01, eps=1e-3)
+class NormReLU6(nn.BatchNorm2d):
+    """Batch normalisation and ReLU6."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """ReLU6 of the normalised ``x`` (B, C, H, W)."""
+        return functional.relu6(super().forward(x))
+
+
+def _norm(channels: int, kind: type[nn.BatchNorm2d] = NormReLU6) -> nn.BatchNorm2d:
+    return kind(channels, momentum=0.01, eps=1e-3)
 
 
 class _Block(nn.Module):
@@ -67,13 +75,13 @@ class _Block(nn.Module):
         self._depthwise_conv = _conv(hidden, hidden, kernel, stride, groups=hidden)
         self._bn1 = _norm(hidden)
         self._project_conv = _conv(hidden, outputs, 1)
-        self._bn2 = _norm(outputs)
+        self._bn2 = _norm(outputs, nn.BatchNorm2d)
         self.residual = stride == 1 and inputs == outputs
         self.drop = drop
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = functional.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
-        y = functional.relu6(self._bn1(self._depthwise_conv(y)))
+        y: Tensor = self._bn0(self._expand_conv(x)) if self.expands else x
+        y = self._bn1(self._depthwise_conv(y))
         y = self._bn2(self._project_conv(y))
         if not self.residual:
             return y
@@ -135,10 +143,11 @@ class BoneAgeNet(nn.Module):
     def feature_maps(self, image: Tensor) -> Tensor:
         """The last feature maps (B, 1280, S/32, S/32) of ``image`` (B, 1, S, S)."""
         x = image.to(self.sex.weight.dtype) / 127.5 - 1.0
-        x = functional.relu6(self._bn0(self._conv_stem(x)))
+        x = self._bn0(self._conv_stem(x))
         for block in self._blocks:
             x = block(x)
-        return functional.relu6(self._bn1(self._conv_head(x)))
+        maps: Tensor = self._bn1(self._conv_head(x))
+        return maps
 
     def logits(self, pooled: Tensor, male: Tensor) -> Tensor:
         """Logits (B, 240) of the maps' means ``pooled`` (B, 1280) and ``male`` (B, 1)."""

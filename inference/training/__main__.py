@@ -32,7 +32,10 @@ def main() -> None:
         "<name>-<version>, with its model card in docs/)",
     )
     parser.add_argument(
-        "--weights", type=Path, help="train: safetensors of a bundle to start from (not ImageNet)"
+        "--weights",
+        type=Path,
+        help="train: what to start from instead of ImageNet: a bundle's safetensors, or the"
+        " checkpoint.pt of another run",
     )
     parser.add_argument(
         "--workers", type=int, default=0, help="train: data loading processes (a GPU needs 8 to 16)"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from monai.data import DataLoader, Dataset
+from monai.data import DataLoader, Dataset, set_track_meta
 from monai.transforms import (
     Compose,
     MapTransform,
@@ -19,9 +20,11 @@ from monai.transforms import (
     RandGaussianNoised,
     RandGaussianSmoothd,
     RandHistogramShiftd,
+    RandomizableTransform,
     ToTensord,
 )
 from numpy.typing import NDArray
+from PIL import Image
 
 from inference.training.prepare import Radiographs
 from inference.training.run_config import AugmentationConfig, RunConfig
@@ -47,6 +50,31 @@ class _ToGrey(MapTransform):
         return out
 
 
+class _RandJpegd(RandomizableTransform, MapTransform):
+    """JPEG compression of random quality, as an image may have met on its way."""
+
+    def __init__(self, keys: str, prob: float, quality: tuple[int, int]) -> None:
+        MapTransform.__init__(self, keys)
+        RandomizableTransform.__init__(self, prob)
+        self.quality = quality
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        out = dict(data)
+        self.randomize(None)
+        if not self._do_transform:
+            return out
+        quality = int(self.R.randint(self.quality[0], self.quality[1] + 1))
+        for key in self.key_iterator(out):
+            grey = np.clip(np.asarray(out[key][0], dtype=np.float32), 0.0, 1.0)
+            file = io.BytesIO()
+            Image.fromarray(np.rint(grey * 255.0).astype(np.uint8)).save(
+                file, "JPEG", quality=quality
+            )
+            with Image.open(file) as image:
+                out[key] = np.asarray(image, dtype=np.float32)[None] / 255.0
+        return out
+
+
 def random_transforms(config: AugmentationConfig, side: int) -> Compose:
     """The random transforms of one training radiograph (key ``image``)."""
     return Compose(
@@ -61,6 +89,8 @@ def random_transforms(config: AugmentationConfig, side: int) -> Compose:
                 translate_range=(config.translate * side, config.translate * side),
                 shear_range=(config.shear, config.shear),
                 padding_mode="zeros",
+                spatial_size=(side, side),
+                cache_grid=True,
             ),
             RandAdjustContrastd(keys="image", prob=0.5, gamma=config.gamma),
             RandHistogramShiftd(keys="image", prob=0.3, num_control_points=(4, 8)),
@@ -80,6 +110,7 @@ def random_transforms(config: AugmentationConfig, side: int) -> Compose:
                 fill_value=(0.0, 1.0),
             ),
             RandGaussianNoised(keys="image", prob=0.2, std=config.noise_sd),
+            _RandJpegd("image", prob=0.3, quality=config.jpeg_quality),
             _ToGrey(keys="image"),
             ToTensord(keys="image", track_meta=False),
         ]
@@ -104,7 +135,9 @@ def training_loader(
     radiographs: Radiographs, config: RunConfig, workers: int, taught: NDArray[np.float32] | None
 ) -> DataLoader:
     """Shuffled batches of augmented training radiographs; ``taught``: a distribution (N, 240) that
-    belongs to each, or None."""
+    belongs to each, or None. MONAI's record of what it did to an image, which doubles the time, is
+    off from here on."""
+    set_track_meta(False)
     data = Dataset(
         _items(radiographs, ~radiographs.validation, taught),
         random_transforms(config.augmentation, config.side),

@@ -22,9 +22,10 @@ def save_curves(log: Path, picture: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
     left.plot(epochs, [float(row["train_loss"]) for row in rows], marker="o")
     left.set(xlabel="epoch", ylabel="training loss")
+    measured = [row for row in rows if row["validation_mae_months"]]
     right.plot(
-        epochs,
-        [float(row["validation_mae_months"]) for row in rows],
+        [int(row["epoch"]) for row in measured],
+        [float(row["validation_mae_months"]) for row in measured],
         marker="o",
         color="tab:orange",
     )

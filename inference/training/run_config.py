@@ -54,6 +54,7 @@ class AugmentationConfig:
     noise_sd: float
     blur_sd_pixels: float
     markers: int
+    jpeg_quality: tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,10 @@ class DistillationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Everything that defines a run; the same file and seed repeat it."""
+    """Everything that defines a run; the same file and seed repeat it.
+
+    ``validate_epochs``: the held-back error is measured after every so many epochs and at the end.
+    """
 
     name: str
     version: str
@@ -80,6 +84,7 @@ class RunConfig:
     epochs: int
     batch: int
     validation_images: int
+    validate_epochs: int
     optimizer: OptimizerConfig
     loss: LossConfig
     network: NetworkConfig
@@ -92,7 +97,8 @@ def read_run_config(path: Path) -> RunConfig:
     unreadable."""
     raw = tomllib.loads(path.read_text(encoding="utf-8"))
     augmentation = raw.pop("augmentation")
-    augmentation["gamma"] = tuple(augmentation["gamma"])
+    for name in ("gamma", "jpeg_quality"):
+        augmentation[name] = tuple(augmentation[name])
     distillation = raw.pop("distillation", None)
     if distillation is not None:
         distillation["teachers"] = tuple(Path(teacher) for teacher in distillation["teachers"])

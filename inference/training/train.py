@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from inference.network import BoneAgeNet
+from inference.training.cpu_kernels import speed_up
 from inference.training.dataset import training_loader
-from inference.training.depthwise import speed_up_gradients
 from inference.training.distillation import taught
 from inference.training.evaluate import month_metric, predict_array
 from inference.training.loss import distillation_loss, distribution_loss
@@ -69,8 +69,9 @@ def train(
     """Run or resume ``config``; return the final checkpoint's path.
 
     ``prepared``: array file of :func:`inference.training.prepare.prepare`. ``weights``: what to
-    start from, an ImageNet checkpoint of EfficientNet-Lite0 or a bundle's safetensors; None:
-    random. A run interrupted at any point goes on from ``out/checkpoint.pt``.
+    start from: an ImageNet checkpoint of EfficientNet-Lite0, a bundle's safetensors or the
+    ``checkpoint.pt`` of another run; None: random. A run interrupted at any point goes on from
+    ``out/checkpoint.pt``.
     """
     set_determinism(config.seed)
     out.mkdir(parents=True, exist_ok=True)
@@ -90,7 +91,9 @@ def train(
         _restore(run, plan.checkpoint, device)
     while run.step < plan.steps * config.epochs:
         loss = _epoch(run, plan)
-        _log(run, plan, loss, _validate(run, plan))
+        epoch = run.step // plan.steps
+        due = epoch % config.validate_epochs == 0 or epoch == config.epochs
+        _log(run, plan, loss, _validate(run, plan) if due else None)
     return plan.checkpoint
 
 
@@ -99,10 +102,14 @@ def _start(config: RunConfig, device: torch.device, weights: Path | None) -> _Ru
     if weights is not None and weights.suffix == ".safetensors":
         network.load_state_dict(load_file(weights))
     elif weights is not None:
-        network.load_imagenet(torch.load(weights, map_location="cpu", weights_only=True))
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+        if "average" in state:
+            network.load_state_dict(state["average"])
+        else:
+            network.load_imagenet(state)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if device.type == "cpu":
-        speed_up_gradients(network)
+        speed_up(network)
         _keep_freed_memory()
     average = BoneAgeNet(**vars(config.network)).to(device)
     average.load_state_dict(network.state_dict())
@@ -231,13 +238,14 @@ def _validate(run: _Run, plan: _Plan) -> float:
     return month_metric(MAEMetric(), mean, radiographs.months[held_back])
 
 
-def _log(run: _Run, plan: _Plan, loss: float, mae: float) -> None:
+def _log(run: _Run, plan: _Plan, loss: float, mae: float | None) -> None:
     path, epoch = plan.out / "log.csv", run.step // plan.steps
     new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         if new:
             writer.writerow(_LOG_FIELDS)
-        writer.writerow([epoch, run.step, f"{loss:.4f}", f"{mae:.3f}", f"{run.seconds:.0f}"])
-    print(f"epoch {epoch}: loss {loss:.3f}, validation MAE {mae:.2f} months", flush=True)
+        held_back = "" if mae is None else f"{mae:.3f}"
+        writer.writerow([epoch, run.step, f"{loss:.4f}", held_back, f"{run.seconds:.0f}"])
+    print(f"epoch {epoch}: loss {loss:.3f}, validation MAE {held_back or '-'} months", flush=True)
     save_curves(path, plan.out / "curves.png")

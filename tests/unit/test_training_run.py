@@ -32,7 +32,7 @@ HANDLESS = "1047"
 @pytest.fixture(scope="module")
 def config() -> RunConfig:
     """The released network, on 64-pixel images for a few steps."""
-    released = read_run_config(TRAINING / "configs" / "lite0-256-hand.toml")
+    released = read_run_config(TRAINING / "configs" / "lite0-288-hand.toml")
     return replace(released, side=64, epochs=2, batch=8, validation_images=8)
 
 

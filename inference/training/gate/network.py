@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from inference.network import BoneAgeNet
 
@@ -35,7 +34,7 @@ class GateNet(nn.Module):
     def features(self, image: Tensor) -> Tensor:
         """Means of the last feature maps, (B, 112)."""
         x = image.to(self.heads.weight.dtype) / 127.5 - 1.0
-        x = functional.relu6(self._bn0(self._conv_stem(x)))
+        x = self._bn0(self._conv_stem(x))
         for block in self._blocks:
             x = block(x)
         return x.mean(dim=(2, 3))

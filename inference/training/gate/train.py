@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from inference.gate import Kind, View
-from inference.training.depthwise import speed_up_gradients
+from inference.training.cpu_kernels import speed_up
 from inference.training.gate.config import GateConfig
 from inference.training.gate.network import GateNet
 from inference.training.gate.prepare import Pictures
@@ -104,7 +104,7 @@ def _start(config: GateConfig) -> _Run:
     network.load_imagenet(weights)
     average.load_state_dict(network.state_dict())
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    speed_up_gradients(network)
+    speed_up(network)
     _keep_freed_memory()
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=config.rate, weight_decay=config.weight_decay
