@@ -84,6 +84,22 @@ def test_monochrome1_signed_and_windowed_twins_get_the_same_months(
         assert months(predictor, path) == pytest.approx(months(predictor, hand), abs=0.5), name
 
 
+@pytest.mark.parametrize("level", [0, 4095], ids=["black", "white"])
+def test_a_plain_frame_moves_the_box_and_not_the_months(
+    predictor: Predictor, hand: Path, tmp_path: Path, level: int
+) -> None:
+    framed = np.pad(drawn_hand(), ((80, 30), (120, 60)), constant_values=level)
+    path = write_file(tmp_path / "framed.dcm", radiograph(framed, bits_stored=12))
+    alone, within = (predictor.predict([(file, True)])[0] for file in (hand, path))
+    assert isinstance(alone, Prediction)
+    assert isinstance(within, Prediction)
+    assert within.bone_age_months == pytest.approx(alone.bone_age_months, abs=0.5)
+    assert within.hand_box.left == pytest.approx(alone.hand_box.left + 120, abs=4)
+    assert within.hand_box.top == pytest.approx(alone.hand_box.top + 80, abs=4)
+    assert within.hand_box.right == pytest.approx(alone.hand_box.right + 120, abs=4)
+    assert within.hand_box.bottom == pytest.approx(alone.hand_box.bottom + 80, abs=4)
+
+
 def test_answers_come_in_the_order_of_the_requests(
     predictor: Predictor, hand: Path, tmp_path: Path
 ) -> None:

@@ -34,10 +34,10 @@ class GateNet(nn.Module):
     def features(self, image: Tensor) -> Tensor:
         """Means of the last feature maps, (B, 112)."""
         x = image.to(self.heads.weight.dtype) / 127.5 - 1.0
-        x = self._bn0(self._conv_stem(x))
+        maps: Tensor = self._bn0(self._conv_stem(x))
         for block in self._blocks:
-            x = block(x)
-        return x.mean(dim=(2, 3))
+            maps = block(maps)
+        return maps.mean(dim=(2, 3))
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (B, 10)."""
