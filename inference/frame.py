@@ -21,13 +21,18 @@ _MAX_SHARE = 0.4
 
 
 def within_frame(grey: NDArray[np.generic]) -> tuple[slice, slice]:
-    """Rows and columns of ``grey`` (Rows, Columns) inside its plain frame; all, without one."""
+    """Rows and columns of ``grey`` (Rows, Columns) inside its plain frame, or inside several, one
+    in the other; all, without one."""
     tolerance = _TOLERANCE * (float(grey.max()) - float(grey.min()))
-    top, bottom = _frame(grey, tolerance), _frame(grey[::-1], tolerance)
-    rows = slice(top, grey.shape[0] - bottom)
-    across = grey[rows].T
-    left, right = _frame(across, tolerance), _frame(across[::-1], tolerance)
-    return rows, slice(left, grey.shape[1] - right)
+    top, bottom, left, right = 0, grey.shape[0], 0, grey.shape[1]
+    while True:
+        inner = grey[top:bottom, left:right]
+        above, below = _frame(inner, tolerance), _frame(inner[::-1], tolerance)
+        across = inner[above : len(inner) - below].T
+        before, after = _frame(across, tolerance), _frame(across[::-1], tolerance)
+        if not (above or below or before or after):
+            return slice(top, bottom), slice(left, right)
+        top, bottom, left, right = top + above, bottom - below, left + before, right - after
 
 
 def _frame(lines: NDArray[np.generic], tolerance: float) -> int:

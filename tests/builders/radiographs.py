@@ -11,7 +11,7 @@ from inference.phantom.dicom import to_dataset
 from inference.phantom.maturation import Sex
 from tests.builders.exams import drawn_radiograph
 
-_HANDS: tuple[tuple[float, Sex], ...] = ((150.0, "M"), (40.0, "F"), (170.0, "M"))
+_HANDS: tuple[tuple[float, Sex], ...] = ((170.0, "M"), (40.0, "F"), (60.0, "M"))
 _ROWS, _COLUMNS = 640, 480
 
 

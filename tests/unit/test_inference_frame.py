@@ -34,6 +34,12 @@ def test_a_plain_frame_of_any_grey_is_left_out(
     assert np.array_equal(framed[rows, columns], radiograph)
 
 
+def test_a_frame_around_a_frame_is_left_out_too(radiograph: NDArray[np.uint16]) -> None:
+    framed = np.pad(np.pad(radiograph, 25), 40, constant_values=4095)
+    rows, columns = within_frame(framed)
+    assert np.array_equal(framed[rows, columns], radiograph)
+
+
 def test_an_image_without_a_frame_stays_whole(radiograph: NDArray[np.uint16]) -> None:
     assert within_frame(radiograph) == ALL
 

@@ -40,7 +40,7 @@ def predictor() -> Predictor:
 
 def drawn_hand() -> NDArray[np.uint16]:
     """A phantom that the model is certain enough about, as a boy's and as a girl's."""
-    return drawn_radiograph(bone_age_months=150.0, sex="M", rows=640, columns=512).pixels
+    return drawn_radiograph(bone_age_months=170.0, sex="F", rows=640, columns=512).pixels
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from inference.frame import within_frame
 from inference.localize import find_hand
 from inference.prediction import HandBox
 from inference.preprocess import to_network_input, to_stored_size
@@ -70,8 +71,11 @@ def test_prepare_keeps_reserved_images_out_of_training_and_records_the_split(
         recorded = {row["image_id"] for row in csv.DictReader(file) if row["split"] == "validation"}
     assert recorded == {str(image_id) for image_id in held_back}
     with zipfile.ZipFile(data / "rsna-299.zip") as archive:
-        first = to_stored_size(np.asarray(Image.open(io.BytesIO(archive.read("1000.jpg")))))
-        last = to_stored_size(np.asarray(Image.open(io.BytesIO(archive.read(f"{HANDLESS}.jpg")))))
+        first, last = (
+            np.asarray(Image.open(io.BytesIO(archive.read(f"{name}.jpg"))))
+            for name in ("1000", HANDLESS)
+        )
+    first, last = (to_stored_size(grey[within_frame(grey)]) for grey in (first, last))
     hand = find_hand(first)
     assert hand is not None
     assert hand.box.right - hand.box.left < 280
