@@ -59,7 +59,7 @@ _MARKS = {CheckStatus.OK: "✓", CheckStatus.WARNING: "!", CheckStatus.FAILED: "
     type=click.IntRange(1, 100),
     help="How many synthetic hands are drawn.",
 )
-@click.option("--seed", default=0, show_default=True, help="Which synthetic hands are drawn.")
+@click.option("--seed", default=3, show_default=True, help="Which synthetic hands are drawn.")
 @json_option
 @click.pass_obj
 def demo(

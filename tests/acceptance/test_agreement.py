@@ -42,7 +42,7 @@ class Ways:
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Phantoms of different ages, as DX and CR, and real radiographs where they are present."""
     folder = tmp_path_factory.mktemp("files")
-    for number, exam in enumerate(phantom_exams(len(PHANTOMS), seed=11)):
+    for number, exam in enumerate(phantom_exams(len(PHANTOMS), seed=15)):
         path, modality = folder / PHANTOMS[number], MODALITIES[number % 2]
         write_radiograph(path, exam, modality=modality, rows=1024, columns=768)
     if (RSNA / "full.csv").exists():

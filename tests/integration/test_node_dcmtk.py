@@ -86,7 +86,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 def write_hand(path: Path, **values: Any) -> Path:
     """The same radiograph each time, under a new SOP Instance UID; the path."""
-    hand = radiograph_dataset(SOPInstanceUID=generate_uid(), modality="CR", **values)
+    drawn = {"bone_age_months": 170.0, "sex": "F", "SOPInstanceUID": generate_uid(), **values}
+    hand = radiograph_dataset(modality="CR", **drawn)
     hand.save_as(path, enforce_file_format=True)
     return path
 
