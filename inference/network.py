@@ -31,11 +31,12 @@ _STAGES = (
 _FEATURES = 1280
 
 
-class _SamePadConv(nn.Conv2d):
+class SamePadConv(nn.Conv2d):
     """Convolution with TensorFlow "SAME" padding for even input sides (asymmetric where the stride
     is 2)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """The convolution of ``x`` (B, C, H, W): (B, C', H / stride, W / stride)."""
         total = self.kernel_size[0] - self.stride[0]
         before = total // 2
         after = total - before
@@ -44,7 +45,7 @@ class _SamePadConv(nn.Conv2d):
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
     if stride > 1:
-        return _SamePadConv(inputs, outputs, kernel, stride, bias=False, groups=groups)
+        return SamePadConv(inputs, outputs, kernel, stride, bias=False, groups=groups)
     return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False, groups=groups)
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inference.network import NormReLU6
+from inference.network import NormReLU6, SamePadConv
 
 _SOURCE = Path(__file__).with_suffix(".c")
 _FLAGS = ("-O3", "-march=native")
@@ -148,10 +148,16 @@ def _stride_1_image_gradient(gradient: Tensor, image: Tensor, weight: Tensor) ->
 def _convolve(module: nn.Conv2d) -> Any:
     stride, kernel = module.stride[0], module.kernel_size[0]
     plain = module.forward
-    fits = kernel in (3, 5) and stride in (1, 2) and module.in_channels % _LANES == 0
+    same = (
+        stride == 2
+        if isinstance(module, SamePadConv)
+        else stride == 1 and module.padding == (kernel // 2, kernel // 2)
+    )
+    fits = same and kernel in (3, 5) and module.in_channels % _LANES == 0
 
     def forward(image: Tensor) -> Tensor:
-        if not (fits and image.dtype is torch.bfloat16):
+        even = image.shape[2] % stride == 0 and image.shape[3] % stride == 0
+        if not (fits and even and image.dtype is torch.bfloat16):
             return plain(image)
         padding = (kernel - stride) // 2
         result: Tensor = _Depthwise.apply(image, module.weight, stride, padding)  # type: ignore[no-untyped-call]

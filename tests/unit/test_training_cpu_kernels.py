@@ -16,7 +16,7 @@ if shutil.which("cc") is None:
 from torch import Tensor, nn  # noqa: E402 - after the check for torch
 from torch.nn import functional  # noqa: E402
 
-from inference.network import BoneAgeNet, NormReLU6, _SamePadConv  # noqa: E402
+from inference.network import BoneAgeNet, NormReLU6, SamePadConv  # noqa: E402
 from inference.training import cpu_kernels  # noqa: E402
 from inference.training.cpu_kernels import speed_up  # noqa: E402
 
@@ -61,7 +61,7 @@ def assert_same(module: nn.Module, image: Tensor) -> None:
 def test_depthwise_convolutions_are_torchs(kernel: int, stride: int, side: int) -> None:
     torch.manual_seed(kernel + stride)
     channels = 48
-    padded = _SamePadConv if stride == 2 else nn.Conv2d
+    padded = SamePadConv if stride == 2 else nn.Conv2d
     padding = 0 if stride == 2 else kernel // 2
     convolution = padded(
         channels, channels, kernel, stride, padding=padding, groups=channels, bias=False
@@ -104,10 +104,16 @@ def test_what_the_kernels_cannot_take_goes_to_torch() -> None:
         expected = run(nn.Sequential(copy.deepcopy(norm)), image)
         found = run(sped_up(nn.Sequential(norm)), image)
         assert torch.equal(found["result"], expected["result"])
-    odd = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False)
-    image = torch.randn(2, 8, 6, 6).bfloat16()
-    expected = run(nn.Sequential(odd), image)
-    assert torch.equal(run(sped_up(nn.Sequential(odd)), image)["result"], expected["result"])
+    for convolution, side in (
+        (nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False), 6),
+        (nn.Conv2d(16, 16, 3, 2, padding=1, groups=16, bias=False), 6),
+        (nn.Conv2d(16, 16, 3, groups=16, bias=False), 6),
+        (SamePadConv(16, 16, 3, 2, groups=16, bias=False), 7),
+    ):
+        image = torch.randn(2, convolution.in_channels, side, side).bfloat16()
+        expected = run(nn.Sequential(convolution), image)
+        found = run(sped_up(nn.Sequential(convolution)), image)
+        assert torch.equal(found["result"], expected["result"])
 
 
 def test_the_network_learns_the_same_from_one_batch() -> None:
