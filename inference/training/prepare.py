@@ -55,9 +55,7 @@ def prepare(config: RunConfig, data: Path, out: Path, *, splits: Path = _SPLITS)
     images = np.empty((len(rows), config.side, config.side), dtype=np.uint8)
     with zipfile.ZipFile(data / "rsna-299.zip") as archive:
         for index, row in enumerate(track(rows, description="preparing")):
-            with Image.open(io.BytesIO(archive.read(f"{row['image_id']}.jpg"))) as image:
-                grey = np.asarray(image.convert("L"))
-            stored = to_stored_size(grey[within_frame(grey)])
+            stored = stored_radiograph(archive, f"{row['image_id']}.jpg")
             hand = find_hand(stored)
             box = hand.box if hand is not None and is_plausible(hand) else _WHOLE
             images[index] = to_network_input(stored, box, config.side)
@@ -77,6 +75,13 @@ def load_radiographs(path: Path) -> Radiographs:
     missing."""
     with np.load(path, allow_pickle=False) as stored:
         return Radiographs(**{name: stored[name] for name in stored.files})
+
+
+def stored_radiograph(archive: zipfile.ZipFile, name: str) -> NDArray[np.float32]:
+    """One radiograph of the archive without a plain frame, float32 (299, 299)."""
+    with Image.open(io.BytesIO(archive.read(name))) as image:
+        grey = np.asarray(image.convert("L"))
+    return to_stored_size(grey[within_frame(grey)])
 
 
 def _read_csv(path: Path) -> list[dict[str, str]]:

@@ -147,6 +147,15 @@ def test_a_network_that_is_sped_up_answers_as_before_outside_training() -> None:
         assert torch.equal(network(image, male), before)
 
 
+def test_every_depthwise_convolution_and_norm_of_the_network_is_sped_up_and_nothing_else() -> None:
+    network = BoneAgeNet(sex_features=4, hidden=8)
+    norms = {name for name, part in network.named_modules() if isinstance(part, nn.BatchNorm2d)}
+    depthwise = {f"_blocks.{index}._depthwise_conv" for index in range(16)}
+    speed_up(network)
+    fast = {name for name, module in network.named_modules() if "forward" in vars(module)}
+    assert fast == norms | depthwise
+
+
 def test_without_a_compiler_the_error_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

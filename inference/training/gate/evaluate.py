@@ -16,9 +16,10 @@ from inference.training.gate import prepare
 from inference.training.gate.calibrate import Answers, answers_of, margin
 from inference.training.gate.config import GateConfig
 from inference.training.gate.network import GateDecision
-from inference.training.gate.prepare import Pictures, stored_radiograph
+from inference.training.gate.prepare import Pictures
 from inference.training.gate.sampling import Sampler
 from inference.training.gate.train import targets
+from inference.training.prepare import stored_radiograph
 
 LIES = list(product(range(4), (False, True), (False, True)))
 """Quarter turns, mirroring and inversion of an image."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
-from inference.frame import within_frame
 from inference.localize import find_hand
 from inference.phantom.exams import phantom_exams
 from inference.phantom.radiograph import draw
@@ -23,6 +21,7 @@ from inference.quality import is_plausible
 from inference.training.gate.config import GateConfig
 from inference.training.gate.drawings import DRAWN
 from inference.training.gate.patterns import PATTERNS
+from inference.training.prepare import stored_radiograph
 
 PICTURES = "pictures.npz"
 HANDS = ("rsna", "phantom", "drawn_hand")
@@ -81,13 +80,6 @@ def load_pictures(path: Path) -> Pictures:
     """Read the file of :func:`prepare`. Raises ``FileNotFoundError`` when it is missing."""
     with np.load(path, allow_pickle=False) as stored:
         return Pictures(**{name: stored[name] for name in stored.files})
-
-
-def stored_radiograph(archive: zipfile.ZipFile, name: str) -> NDArray[np.float32]:
-    """One radiograph of the archive without a plain frame, float32 (299, 299)."""
-    with Image.open(io.BytesIO(archive.read(name))) as image:
-        grey = np.asarray(image.convert("L"))
-    return to_stored_size(grey[within_frame(grey)])
 
 
 def _radiographs(config: GateConfig, path: Path) -> Iterator[tuple[object, ...]]:
