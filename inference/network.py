@@ -141,6 +141,14 @@ class BoneAgeNet(nn.Module):
         """Logits (B, 240) of ``image`` (B, 1, S, S) and ``male`` (B, 1)."""
         return self.logits(self.feature_maps(image).mean(dim=(2, 3)), male)
 
+    def freeze(self, blocks: int) -> None:
+        """Keep the stem and the first ``blocks`` blocks as they are, moments of batch normalisation
+        included, until the next call of ``train()``; 0: nothing."""
+        if blocks == 0:
+            return
+        for module in (self._conv_stem, self._bn0, *self._blocks[:blocks]):
+            module.eval().requires_grad_(False)
+
     def feature_maps(self, image: Tensor) -> Tensor:
         """The last feature maps (B, 1280, S/32, S/32) of ``image`` (B, 1, S, S)."""
         x = image.to(self.sex.weight.dtype) / 127.5 - 1.0

@@ -51,7 +51,8 @@ class _ToGrey(MapTransform):
 
 
 class _RandJpegd(RandomizableTransform, MapTransform):
-    """JPEG compression of random quality, as an image may have met on its way."""
+    """JPEG compression of random quality, as an image may have met on its way: before its hand was
+    enlarged and its contrast stretched, so at down to 0.6 of its side and 0.2 of its contrast."""
 
     def __init__(self, keys: str, prob: float, quality: tuple[int, int]) -> None:
         MapTransform.__init__(self, keys)
@@ -64,14 +65,18 @@ class _RandJpegd(RandomizableTransform, MapTransform):
         if not self._do_transform:
             return out
         quality = int(self.R.randint(self.quality[0], self.quality[1] + 1))
+        contrast, darkest = self.R.uniform(0.2, 1.0), self.R.uniform(0.0, 1.0)
+        shrink = self.R.uniform(0.6, 1.0)
         for key in self.key_iterator(out):
             grey = np.clip(np.asarray(out[key][0], dtype=np.float32), 0.0, 1.0)
+            low = 255.0 * (1.0 - contrast) * darkest
+            levels = np.rint(grey * 255.0 * contrast + low).astype(np.uint8)
+            small = [round(length * shrink) for length in levels.shape[::-1]]
             file = io.BytesIO()
-            Image.fromarray(np.rint(grey * 255.0).astype(np.uint8)).save(
-                file, "JPEG", quality=quality
-            )
+            Image.fromarray(levels).resize(small).save(file, "JPEG", quality=quality)
             with Image.open(file) as image:
-                out[key] = np.asarray(image, dtype=np.float32)[None] / 255.0
+                back = np.asarray(image.resize(levels.shape[::-1]), dtype=np.float32)
+            out[key] = np.clip((back - low) / (255.0 * contrast), 0.0, 1.0)[None]
         return out
 
 
@@ -110,7 +115,7 @@ def random_transforms(config: AugmentationConfig, side: int) -> Compose:
                 fill_value=(0.0, 1.0),
             ),
             RandGaussianNoised(keys="image", prob=0.2, std=config.noise_sd),
-            _RandJpegd("image", prob=0.3, quality=config.jpeg_quality),
+            _RandJpegd("image", prob=0.25, quality=config.jpeg_quality),
             _ToGrey(keys="image"),
             ToTensord(keys="image", track_meta=False),
         ]

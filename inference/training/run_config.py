@@ -13,8 +13,10 @@ class OptimizerConfig:
 
     The rates rise over ``warmup_steps``, stay, and fall to zero over the last ``decay_epochs``: a
     run can be given more epochs while it runs (Hu S et al., MiniCPM, 2024: warmup-stable-decay).
+    ``frozen_blocks``: the stem and so many blocks after it stay as the run found them; 0: nothing.
     """
 
+    frozen_blocks: int
     backbone_rate: float
     head_rate: float
     weight_decay: float

@@ -114,8 +114,13 @@ def _start(config: RunConfig, device: torch.device, weights: Path | None) -> _Ru
     average = BoneAgeNet(**vars(config.network)).to(device)
     average.load_state_dict(network.state_dict())
     head = [*network.head.parameters(), *network.sex.parameters()]
+    network.freeze(config.optimizer.frozen_blocks)
     known = {id(parameter) for parameter in head}
-    backbone = [parameter for parameter in network.parameters() if id(parameter) not in known]
+    backbone = [
+        parameter
+        for parameter in network.parameters()
+        if parameter.requires_grad and id(parameter) not in known
+    ]
     optimizer = torch.optim.AdamW(
         [
             {"params": backbone, "peak": config.optimizer.backbone_rate},
@@ -194,6 +199,7 @@ def _step(run: _Run, plan: _Plan, batch: dict[str, Tensor]) -> float:
     image = batch["image"].to(device, memory_format=torch.channels_last)
     male, months = batch["male"][:, None].to(device), batch["months"].to(device)
     run.network.train()
+    run.network.freeze(config.optimizer.frozen_blocks)
     run.optimizer.zero_grad(set_to_none=True)
     with torch.autocast(device.type, dtype=_precision(device)):
         logits = run.network(image, male)

@@ -45,10 +45,22 @@ def test_jpeg_of_low_quality_changes_more_than_of_high() -> None:
     image = hand()[None].astype(np.float32) / 255.0
 
     def change(quality: int) -> float:
-        coded = _RandJpegd("image", prob=1.0, quality=(quality, quality))({"image": image})["image"]
+        transform = _RandJpegd("image", prob=1.0, quality=(quality, quality))
+        transform.set_random_state(seed=3)  # the same contrast and size for every quality
+        coded = transform({"image": image})["image"]
         assert coded.shape == image.shape
         assert coded.dtype == np.float32
+        assert coded.min() >= 0.0
+        assert coded.max() <= 1.0
         return float(np.abs(coded - image).mean())
 
     assert 0.0 < change(95) < change(20)
     assert np.array_equal(_RandJpegd("image", 0.0, (20, 20))({"image": image})["image"], image)
+
+
+def test_jpeg_keeps_the_brightness() -> None:
+    image = np.full((1, SIDE, SIDE), 0.5, dtype=np.float32)
+    transform = _RandJpegd("image", prob=1.0, quality=(90, 90))
+    transform.set_random_state(seed=1)
+    means = [transform({"image": image})["image"].mean() for _ in range(8)]
+    assert np.allclose(means, 0.5, atol=0.02)

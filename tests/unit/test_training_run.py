@@ -33,7 +33,7 @@ HANDLESS = "1047"
 @pytest.fixture(scope="module")
 def config() -> RunConfig:
     """The released network, on 64-pixel images for a few steps."""
-    released = read_run_config(TRAINING / "configs" / "lite0-288-hand.toml")
+    released = read_run_config(TRAINING / "configs" / "lite0-352-hand.toml")
     return replace(released, side=64, epochs=2, batch=8, validation_images=8)
 
 
@@ -121,7 +121,11 @@ def test_a_run_trains_resumes_and_becomes_a_release_that_both_engines_run(
     train(config, prepared, out, workers=0, weights=None)
     ended = torch.load(out / "checkpoint.pt", weights_only=True)
     assert (begun["step"], ended["step"]) == (5, 10)
-    assert any(not torch.equal(a, ended["average"][k]) for k, a in begun["average"].items())
+    changed = {k for k, a in begun["average"].items() if not torch.equal(a, ended["average"][k])}
+    assert {"_conv_head.weight", "_blocks.5._bn1.running_mean"} <= changed
+    frozen = ("_conv_stem.", "_bn0.", *(f"_blocks.{block}." for block in range(5)))
+    assert config.optimizer.frozen_blocks == 5
+    assert not [name for name in changed if name.startswith(frozen)]
     with (out / "log.csv").open(newline="") as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
 

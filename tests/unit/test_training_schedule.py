@@ -17,7 +17,7 @@ STEPS = 100
 
 @pytest.fixture(scope="module")
 def config() -> RunConfig:
-    path = Path(training.__file__).parent / "configs" / "lite0-288-hand.toml"
+    path = Path(training.__file__).parent / "configs" / "lite0-352-hand.toml"
     read = read_run_config(path)
     optimizer = replace(read.optimizer, warmup_steps=50, decay_epochs=2)
     return replace(read, epochs=10, optimizer=optimizer)
