@@ -77,6 +77,8 @@ _KEYWORDS = (
     "PatientSex",
     "PatientBirthDate",
     "PatientAge",
+    "PatientID",
+    "IssuerOfPatientID",
     *_DESCRIPTIONS,
     *_DATES,
 )
@@ -180,6 +182,8 @@ def _header(file: BinaryIO) -> Header:
         birth_date=read.day("PatientBirthDate"),
         study_date=next(filter(None, map(read.day, _DATES)), None),
         patient_age_months=read.age_months("PatientAge"),
+        patient_id=read.text("PatientID"),
+        issuer_of_patient_id=read.text("IssuerOfPatientID"),
         invalid=tuple(dict.fromkeys(read.invalid)),
     )
 

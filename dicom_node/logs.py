@@ -134,6 +134,10 @@ EVENTS: Mapping[str, Event] = {
     "delivery_stored": _event(
         "info", "a destination has a report object", "exam_id", "job_id", "destination", "status"
     ),
+    "delivery_not_taken": _event(
+        "info", "a destination stores no SOP class that the object can be sent as",
+        "exam_id", "job_id", "destination", "status",
+    ),
     "delivery_failed": _event(
         "warning", "a destination did not take a report object",
         "exam_id", "job_id", "destination", "status",

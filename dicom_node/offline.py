@@ -73,7 +73,7 @@ def _assess(wiring: Wiring, path: Path) -> FileResult:
         return FileResult(path=path, outcome=outcome, reason=decision.reason)
     [answer] = wiring.predictor.predict([PredictionRequest(path=path, sex=decision.sex)])
     if isinstance(answer, Prediction):
-        eligibility = eligibility_of(header, decision)
+        eligibility = eligibility_of(header, decision, None)
         return FileResult(
             path=path,
             outcome=Outcome.ASSESSED,

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Protocol
 
-from dicom_node.domain.assessment import Assessment, Note, Prediction
-from dicom_node.domain.delivery import Delivery, ReportObject
+from dicom_node.domain.assessment import Assessment, Note, Prediction, PriorResult
+from dicom_node.domain.delivery import (
+    Answer,
+    Delivery,
+    PreviousReport,
+    ReportKind,
+    ReportObject,
+)
 from dicom_node.domain.eligibility import Reason
 from dicom_node.domain.exam import Exam, Header, Instance, Laterality, Receipt, Sex
 from dicom_node.domain.job import Job, Stage
@@ -57,13 +63,19 @@ class Spool(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Eligibility:
-    """The result of screening as the ledger keeps it for the later stages."""
+    """The result of screening as the ledger keeps it for the later stages.
+
+    ``patient_pseudonym``: the same for all exams of a patient of the institution; None without a
+    Patient ID.
+    """
 
     study_instance_uid: str
     sex: Sex
     laterality: Laterality
     view_position: str
     chronological_age_months: float | None
+    study_date: date | None
+    patient_pseudonym: str | None
     notes: tuple[Note, ...]
 
 
@@ -140,15 +152,31 @@ class Ledger(Protocol):
         """The exam ends as NOT_ASSESSED; with ``report``, job(REPORT) is queued."""
 
     def complete_infer(self, job: Job, prediction: Prediction) -> None:
-        """Store the prediction, set the outcome ASSESSED and queue job(REPORT)."""
+        """Store the prediction, in place of an earlier one, set the outcome ASSESSED and queue
+        job(REPORT)."""
+
+    def prior_results(self, exam_id: int) -> tuple[PriorResult, ...]:
+        """What was assessed of the same patient at earlier study dates, oldest first; nothing
+        without pseudonym or study date."""
+
+    def previous_report(self, exam_id: int) -> PreviousReport | None:
+        """The last report about the exam's SOP instance from its institution, None before the
+        first: a corrected header or a new model makes a next one."""
 
     def complete_report(
-        self, job: Job, objects: Sequence[ReportObject], destinations: Sequence[str]
+        self,
+        job: Job,
+        objects: Sequence[ReportObject],
+        destinations: Sequence[str],
+        *,
+        revision: int,
     ) -> None:
-        """Store the encoded objects and queue one job(DELIVER) per destination."""
+        """Store the encoded objects of this revision, those that are not stored yet, and queue one
+        job(DELIVER) per destination."""
 
     def report_objects(self, exam_id: int) -> tuple[ReportObject, ...]:
-        """The encoded objects of an exam's report, in the order in which they were stored."""
+        """The encoded objects of the last revision of an exam's report, in the order in which they
+        were stored."""
 
     def record_delivery(self, job: Job, delivery: Delivery) -> None:
         """Store a destination's answer for one object."""
@@ -186,33 +214,40 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ReportRequest:
-    """What a report is made of. ``finding``: an assessment, or the reason why there is none."""
+    """What a report is made of.
+
+    ``finding``: an assessment, or the reason why there is none. ``kinds``: which objects are
+    wanted. ``previous``: the report that this one replaces. ``keep_character_set``: encode texts as
+    the source does, where that has all their characters.
+    """
 
     path: Path
     content_sha256: str
     finding: Assessment | Reason
     language: str
     reported_at: datetime
+    kinds: frozenset[ReportKind] = frozenset({ReportKind.MEASUREMENTS, ReportKind.NARRATIVE})
+    previous: PreviousReport | None = None
+    keep_character_set: bool = False
 
 
 class Reporter(Protocol):
     """Builds report objects. The same request gives the same bytes."""
 
     def build(self, request: ReportRequest) -> tuple[ReportObject, ...]:
-        """Encode the objects of one report. Raises ``Permanent`` (REPORT_INVALID,
-        UNREADABLE_OBJECT)."""
+        """Encode the wanted objects of one report; those of ``request.previous`` when it says the
+        same. Raises ``Permanent`` (REPORT_INVALID, UNREADABLE_OBJECT)."""
 
 
 class ReportSender(Protocol):
     """C-STORE SCU for all destinations; keeps associations open while there is work."""
 
-    def send(self, destination: str, report: ReportObject) -> int:
-        """Send one object; return the status of the response.
+    def send(self, destination: str, report: ReportObject) -> Answer:
+        """Send one object as the first of its SOP classes that the destination accepts.
 
         Raises ``Transient`` (DESTINATION_UNAVAILABLE) when no answer came, ``Permanent``
-        (DESTINATION_REFUSED) when
-        the association was rejected permanently or no presentation context fits, and ``Permanent``
-        (DESTINATION_UNKNOWN) for a name that is not configured.
+        (DESTINATION_REFUSED) when the association was rejected permanently or nothing was accepted
+        at all, and ``Permanent`` (DESTINATION_UNKNOWN) for a name that is not configured.
         """
 
 

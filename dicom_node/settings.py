@@ -85,6 +85,18 @@ class InstitutionSettings(_Section):
     destinations: tuple[Name, ...] = ()
     language: Literal["pt-BR", "en"] | None = None
     report_not_assessed: bool = True
+    objects: Annotated[tuple[ReportKind, ...], Field(min_length=1)] | None = None
+    viewer_shows_sr: bool = True
+    character_set: Literal["utf-8", "source"] = "utf-8"
+
+    @property
+    def report_objects(self) -> tuple[ReportKind, ...]:
+        """``objects``, or the default set: both Structured Reports, and a picture where the viewer
+        shows none."""
+        if self.objects is not None:
+            return self.objects
+        both = (ReportKind.MEASUREMENTS, ReportKind.NARRATIVE)
+        return both if self.viewer_shows_sr else (*both, ReportKind.CAPTURE)
 
 
 class DestinationSettings(_Section):

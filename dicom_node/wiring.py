@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dicom_node.adapters.clock import SystemClock
 from dicom_node.adapters.ledger import SqlLedger
 from dicom_node.adapters.predictor import BundlePredictor
+from dicom_node.adapters.pseudonyms import PatientPseudonyms
 from dicom_node.adapters.reference_tables import load_reference_table
 from dicom_node.adapters.reporter import SrReporter
 from dicom_node.adapters.scu.report_sender import DestinationAddress, DicomReportSender
@@ -25,7 +26,6 @@ from dicom_node.stages.infer import Infer
 from dicom_node.stages.report import Report, Route, assessment_of
 from dicom_node.stages.screen import Screen
 from dicom_node.worker import BatchHandler, Handler
-from inference.display import display_pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -48,6 +48,11 @@ class Folders:
         return self.root / "spool"
 
     @property
+    def keys(self) -> Path:
+        """Secrets of this node."""
+        return self.root / "keys"
+
+    @property
     def run(self) -> Path:
         """What the running node says about itself: lock, ports, readiness."""
         return self.root / "run"
@@ -56,6 +61,10 @@ class Folders:
     def metrics(self) -> Path:
         """Metric values that the processes share."""
         return self.root / "run" / "metrics"
+
+
+_UNRESTRICTED = InstitutionSettings(id=LOCAL_INSTITUTION, name="", calling_ae_titles=())
+"""What holds for senders on loopback that belong to no institution."""
 
 
 class Wiring:
@@ -85,6 +94,11 @@ class Wiring:
     def reporter(self) -> SrReporter:
         """Builds report objects."""
         return SrReporter(device_name=self.settings.node.name)
+
+    @cached_property
+    def pseudonyms(self) -> PatientPseudonyms:
+        """Patients of earlier exams, without their identity."""
+        return PatientPseudonyms(self.folders.keys / "patients.key")
 
     @cached_property
     def predictor(self) -> BundlePredictor:
@@ -123,12 +137,14 @@ class Wiring:
         institution = self._institutions.get(institution_id)
         if institution is None and institution_id != LOCAL_INSTITUTION:
             return None
-        names = institution.destinations if institution else ()
-        language = institution.language if institution else None
+        wishes = institution or _UNRESTRICTED
         return Route(
-            language=language or self.settings.node.language,
-            destinations=names or tuple(item.name for item in self.settings.destinations),
-            report_not_assessed=institution.report_not_assessed if institution else True,
+            language=wishes.language or self.settings.node.language,
+            destinations=wishes.destinations
+            or tuple(item.name for item in self.settings.destinations),
+            report_not_assessed=wishes.report_not_assessed,
+            kinds=frozenset(wishes.report_objects),
+            keep_character_set=wishes.character_set == "source",
         )
 
     def assessment(self, eligibility: Eligibility, prediction: Prediction) -> Assessment:
@@ -144,7 +160,7 @@ class Wiring:
             language=language,
             reported_at=self.clock.now(),
         )
-        return self.reporter.picture(request, display_pixels(path))
+        return self.reporter.picture(request)
 
     def work_handlers(self) -> dict[Stage, Handler]:
         """SCREEN and REPORT, which run beside inference."""
@@ -154,6 +170,7 @@ class Wiring:
                 ledger=self.ledger,
                 read_header=read_header,
                 reports_not_assessed=self._reports_not_assessed,
+                pseudonym=self.pseudonyms,
             ),
             Stage.REPORT: Report(
                 spool=self.spool,

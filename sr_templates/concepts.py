@@ -26,6 +26,7 @@ LANGUAGES = {
 # Who says so
 DEVICE = Code("121007", "DCM", "Device")
 PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")
+SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
 
 # Numbers

@@ -4,7 +4,7 @@ months."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 
 
 class InvalidContent(ValueError):
@@ -55,6 +55,26 @@ class Heatmap:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Prior:
+    """An earlier result of the same patient. Ages in months; None: not known."""
+
+    study_date: date
+    chronological_age_months: float | None
+    bone_age_months: float
+    same_model: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predecessor:
+    """A document of the report that this one replaces. ``kind``: name of its DocumentKind."""
+
+    kind: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportContent:
     """What every report says. ``reported_at``: aware, in the time zone in which it is to be
     stated."""
@@ -67,6 +87,11 @@ class ReportContent:
     reported_at: datetime
     synthetic: bool
     """The source says Synthetic Data (0008,001C) = YES."""
+    revision: int = 1
+    """Counts the reports about one image; more than 1 replaces ``predecessors``."""
+    predecessors: tuple[Predecessor, ...] = ()
+    keep_character_set: bool = False
+    """Encode texts as the source does, where that has all their characters; else UTF-8."""
 
     def __post_init__(self) -> None:
         if self.reported_at.tzinfo is None:
@@ -99,8 +124,13 @@ class AssessedContent(ReportContent):
     """A key of ``determination`` in ``sr_templates/text``."""
     reference_id: str
     reference_title: str
+    reference_sd_months: tuple[tuple[float, float], ...]
+    """Rows of the reference table for this sex: chronological age and population SD."""
     notes: tuple[str, ...]
     """Keys of ``note`` in ``sr_templates/text``."""
+    study_date: date | None = None
+    priors: tuple[Prior, ...] = ()
+    """Oldest first, all before ``study_date``."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,12 @@
-"""What both Structured Reports share: identity, marks, UIDs and encoding (PS3.3 A.35)."""
+"""What all objects of a report share: identity, marks, UIDs, revision and encoding."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
 from typing import Any
-from uuid import UUID, uuid5
 
 from highdicom import ContributingEquipment
 from highdicom.sr import (
@@ -17,47 +17,59 @@ from highdicom.sr import (
     LanguageOfContentItemAndDescendants,
     ObserverContext,
 )
+from pydicom.charset import encode_string, python_encoding
+from pydicom.config import RAISE, settings
 from pydicom.dataset import Dataset
+from pydicom.valuerep import VR, PersonName
 
 from sr_templates import concepts
-from sr_templates.content import AssessedContent, InvalidContent, NotAssessedContent, ReportContent
+from sr_templates.content import (
+    AssessedContent,
+    InvalidContent,
+    NotAssessedContent,
+    Predecessor,
+    ReportContent,
+)
 from sr_templates.source import Source
+from sr_templates.uids import derived_uid
 from sr_templates.wording import wording
 
-TEMPLATE_VERSION = "2"
+TEMPLATE_VERSION = "3"
 """Part of every UID: raise it with any change of what the reports say or how they are built."""
-
-_NAMESPACE = UUID("1d1c4a1e-5d0c-4a58-9f0d-6c8b6a2f3e57")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DocumentKind:
-    """One of the two documents; ``name`` is also the key of its series description."""
+    """One of the objects; ``name`` is also the key of its series description."""
 
     name: str
     series_number: int
-    document_class: type[Comprehensive3DSR | EnhancedSR]
 
 
-MEASUREMENTS = DocumentKind(
-    name="measurements", series_number=901, document_class=Comprehensive3DSR
-)
-NARRATIVE = DocumentKind(name="narrative", series_number=902, document_class=EnhancedSR)
+MEASUREMENTS = DocumentKind(name="measurements", series_number=901)
+NARRATIVE = DocumentKind(name="narrative", series_number=902)
+CAPTURE = DocumentKind(name="capture", series_number=903)
+PDF = DocumentKind(name="pdf", series_number=904)
 
-
-def derived_uid(*parts: str) -> str:
-    """The UID of these parts under 2.25 (PS3.5 B.2): the same parts give the same UID."""
-    return f"2.25.{uuid5(_NAMESPACE, '|'.join(parts)).int}"
+_SR_CLASSES: dict[str, type[Comprehensive3DSR | EnhancedSR]] = {
+    MEASUREMENTS.name: Comprehensive3DSR,
+    NARRATIVE.name: EnhancedSR,
+}
+_ENCODED_BY_CHARACTER_SET = frozenset({VR.SH, VR.LO, VR.ST, VR.LT, VR.UC, VR.UT, VR.PN})
+"""PS3.5 6.1.2.3."""
 
 
 def report_uid(source: Source, content: ReportContent, purpose: str) -> str:
-    """A UID of this report: another source, model, finding or template gives another one."""
+    """A UID of this report: another source, model, finding, template or revision gives another
+    one."""
+    revision = (f"revision {content.revision}",) if content.revision > 1 else ()
     return derived_uid(
         source.sop_instance_uid,
         content.content_sha256,
         *_subject(content),
         content.language,
         TEMPLATE_VERSION,
+        *revision,
         purpose,
     )
 
@@ -90,29 +102,111 @@ def build_document(
 
     ``content.reported_at`` must be in the time zone that the source states, if it states one.
     """
-    moment = content.reported_at.replace(microsecond=0)
-    document: Dataset = kind.document_class(
+    document: Dataset = _SR_CLASSES[kind.name](
         evidence=[evidence(source)],
         content=root,
-        sop_instance_uid=report_uid(source, content, kind.name),
-        instance_number=1,
         is_complete=True,
         is_verified=False,
         is_final=False,
-        content_qualification="RESEARCH",
-        specific_character_set="ISO_IR 192",
-        content_date=moment.date(),
-        content_time=moment.time(),
-        **_series(kind, source, content, moment),
-        **_equipment(content),
+        **instance_arguments(kind, source, content),
     )
+    replaced = _studies(source, _replaced_by(kind, content))
+    if replaced:
+        document.PredecessorDocumentsSequence = replaced
+    return marked(document, source, content)
+
+
+def instance_arguments(
+    kind: DocumentKind, source: Source, content: ReportContent
+) -> dict[str, Any]:
+    """What highdicom needs for the modules of every object: series, equipment and SOP Common. A
+    revised object stands in the series of the one that it replaces."""
+    moment = _moment(content)
+    own = [p.series_instance_uid for p in content.predecessors if p.kind == kind.name]
+    series = own[0] if own else report_uid(source, content, f"{kind.name} series")
+    return {
+        "sop_instance_uid": report_uid(source, content, kind.name),
+        "instance_number": content.revision,
+        "content_qualification": "RESEARCH",
+        "specific_character_set": "ISO_IR 192",
+        "content_date": moment.date(),
+        "content_time": moment.time(),
+        "series_instance_uid": series,
+        "series_number": kind.series_number,
+        "series_description": wording(content.language).text("series", kind.name),
+        "series_date": moment.date(),
+        "series_time": moment.time(),
+        **_equipment(content),
+    }
+
+
+def marked(document: Dataset, source: Source, content: ReportContent) -> Dataset:
+    """The document with the source's identity, its origin and its character set."""
     document.InstanceCreationDate = document.ContentDate
     document.InstanceCreationTime = document.ContentTime
-    document.ContributingEquipmentSequence = [_contribution(content, moment)]
+    document.ContributingEquipmentSequence = [_contribution(content, _moment(content))]
     if content.synthetic:
         document.SyntheticData = "YES"
     document.update(source.identity)
+    if content.keep_character_set and _has_all_characters(document, source.character_set):
+        document.SpecificCharacterSet = list(source.character_set)
     return document
+
+
+def _has_all_characters(document: Dataset, character_set: tuple[str, ...]) -> bool:
+    """Whether every text of the document can be written in a Specific Character Set (0008,0005)."""
+    encodings = [python_encoding.get(name, "") for name in character_set]
+    if not all(encodings):
+        return False
+    before, settings.writing_validation_mode = settings.writing_validation_mode, RAISE
+    try:
+        for text in _texts(document):
+            encode_string(text, encodings)
+    except (UnicodeError, LookupError):
+        return False
+    finally:
+        settings.writing_validation_mode = before
+    return True
+
+
+def _texts(document: Dataset) -> Iterator[str]:
+    for element in document.iterall():
+        if element.VR in _ENCODED_BY_CHARACTER_SET and element.value:
+            values = element.value if element.VM > 1 else [element.value]
+            for value in values:
+                yield from value.components if isinstance(value, PersonName) else [str(value)]
+
+
+def _replaced_by(kind: DocumentKind, content: ReportContent) -> list[Predecessor]:
+    """The SR documents that this one replaces: its own kind; and measurements by the narrative
+    where there are none any more."""
+    kinds = {kind.name}
+    if kind == NARRATIVE and not isinstance(content, AssessedContent):
+        kinds.add(MEASUREMENTS.name)
+    return [p for p in content.predecessors if p.kind in kinds]
+
+
+def _studies(source: Source, predecessors: list[Predecessor]) -> list[Dataset]:
+    """Hierarchical SOP Instance Reference Macro (PS3.3 C.17.2.1)."""
+    if not predecessors:
+        return []
+    study = Dataset()
+    study.StudyInstanceUID = source.study_instance_uid
+    study.ReferencedSeriesSequence = [_series_reference(p) for p in predecessors]
+    return [study]
+
+
+def _series_reference(predecessor: Predecessor) -> Dataset:
+    instance, series = Dataset(), Dataset()
+    instance.ReferencedSOPClassUID = predecessor.sop_class_uid
+    instance.ReferencedSOPInstanceUID = predecessor.sop_instance_uid
+    series.SeriesInstanceUID = predecessor.series_instance_uid
+    series.ReferencedSOPSequence = [instance]
+    return series
+
+
+def _moment(content: ReportContent) -> datetime:
+    return content.reported_at.replace(microsecond=0)
 
 
 def encode(document: Dataset) -> bytes:
@@ -153,18 +247,6 @@ def _subject(content: ReportContent) -> tuple[str, ...]:
     if isinstance(content, NotAssessedContent):
         return ("not assessed", content.reason)
     raise InvalidContent(f"{type(content).__name__} has no report")
-
-
-def _series(
-    kind: DocumentKind, source: Source, content: ReportContent, moment: datetime
-) -> dict[str, Any]:
-    return {
-        "series_instance_uid": report_uid(source, content, f"{kind.name} series"),
-        "series_number": kind.series_number,
-        "series_description": wording(content.language).text("series", kind.name),
-        "series_date": moment.date(),
-        "series_time": moment.time(),
-    }
 
 
 def _equipment(content: ReportContent) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""The report as a picture: the radiograph with the hand's box and where the model looked, and the
-report's words beside it."""
+"""The report as a picture: the radiograph with the hand's box and where the model looked, the
+report's words and the growth chart beside it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from sr_templates import growth_chart
 from sr_templates.content import AssessedContent, Box, Heatmap, ReportContent
 from sr_templates.statements import Statements, statements
 from sr_templates.wording import Wording, wording
 
-SIZE = (1600, 1000)
-"""Columns and rows of the picture."""
+SIZE = (1920, 1080)
+"""Columns and rows of the picture: a whole screen of 1080 lines."""
 
 _MARGIN = 40
 _LEGEND_HEIGHT = 40
-_IMAGE_SIZE = (780, SIZE[1] - 2 * _MARGIN - _LEGEND_HEIGHT)
+_IMAGE_SIZE = (620, SIZE[1] - 2 * _MARGIN - _LEGEND_HEIGHT)
 _TEXT_LEFT = _MARGIN + _IMAGE_SIZE[0] + _MARGIN
-_TEXT_WIDTH = SIZE[0] - _TEXT_LEFT - _MARGIN
+_TEXT_WIDTH = SIZE[0] - _TEXT_LEFT - growth_chart.SIZE[0] - 2 * _MARGIN
+_CHART_LEFT = _TEXT_LEFT + _TEXT_WIDTH + _MARGIN
+_NOTICE_TOP = _MARGIN + growth_chart.SIZE[1] + _MARGIN
 _BACKGROUND = (18, 20, 24)
 _WHITE = (245, 245, 245)
 _GREY = (170, 176, 184)
@@ -46,41 +49,53 @@ class _Paragraph:
     """Pixels below."""
 
 
-def annotate(pixels: NDArray[np.uint8], content: ReportContent) -> Image.Image:
-    """An RGB picture of 1600 x 1000 pixels.
+def annotate(pixels: NDArray[np.uint8] | None, content: ReportContent) -> Image.Image:
+    """An RGB picture of 1920 x 1080 pixels.
 
     ``pixels``: the source image, shape (Rows, Columns), uint8, bright bones; the hand's box is in
-    its coordinates. Raises ``ValueError`` for other arrays, :class:`InvalidContent` for codes
-    without a text.
+    its coordinates. None: no image is shown. Raises ``ValueError`` for other arrays,
+    :class:`InvalidContent` for codes without a text.
     """
+    said = statements(content)
+    picture = Image.new("RGB", SIZE, _BACKGROUND)
+    if pixels is not None:
+        shown = radiograph(pixels, content, _IMAGE_SIZE)
+        left = _MARGIN + (_IMAGE_SIZE[0] - shown.width) // 2
+        top = _MARGIN + (_IMAGE_SIZE[1] - shown.height) // 2
+        picture.paste(shown, (left, top))
+    chart = None
+    if isinstance(content, AssessedContent):
+        if pixels is not None and content.saliency:
+            _draw_legend(picture, wording(content.language))
+        chart = growth_chart.growth_chart(content)
+    if chart is not None:
+        picture.paste(chart, (_CHART_LEFT, _MARGIN))
+    _draw_text(picture, list(_words(said)), (_TEXT_LEFT, _MARGIN), _TEXT_WIDTH)
+    notice_top = _MARGIN if chart is None else _NOTICE_TOP
+    _draw_text(picture, list(_notices(said)), (_CHART_LEFT, notice_top), growth_chart.SIZE[0])
+    return picture
+
+
+def radiograph(
+    pixels: NDArray[np.uint8], content: ReportContent, room: tuple[int, int]
+) -> Image.Image:
+    """The source image, RGB, as large as fits ``room`` (columns, rows); of an assessment with the
+    hand's box and where the model looked. ``pixels`` and errors as in :func:`annotate`."""
     if pixels.ndim != 2 or pixels.dtype != np.uint8:
         raise ValueError(
             f"expected uint8 of shape (Rows, Columns), got {pixels.dtype} {pixels.shape}"
         )
-    said = statements(content)
-    picture = Image.new("RGB", SIZE, _BACKGROUND)
-    _draw_radiograph(picture, pixels, content if isinstance(content, AssessedContent) else None)
-    _draw_text(picture, list(_paragraphs(said)))
-    return picture
-
-
-def _draw_radiograph(
-    picture: Image.Image, pixels: NDArray[np.uint8], assessed: AssessedContent | None
-) -> None:
     rows, columns = pixels.shape
-    scale = min(_IMAGE_SIZE[0] / columns, _IMAGE_SIZE[1] / rows)
+    scale = min(room[0] / columns, room[1] / rows)
     size = max(1, round(columns * scale)), max(1, round(rows * scale))
-    left = _MARGIN + (_IMAGE_SIZE[0] - size[0]) // 2
-    top = _MARGIN + (_IMAGE_SIZE[1] - size[1]) // 2
-    radiograph = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS).convert("RGB")
-    if assessed and assessed.saliency:
-        _tint(radiograph, assessed.saliency, scale)
-        _draw_legend(picture, wording(assessed.language))
-    picture.paste(radiograph, (left, top))
-    if assessed:
-        x0, y0, x1, y1 = _edges(assessed.hand_box, scale)
-        outline = (left + x0, top + y0, left + x1, top + y1)
-        ImageDraw.Draw(picture).rectangle(outline, outline=_AMBER, width=3)
+    image = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+    shown = image.convert("RGB")
+    if isinstance(content, AssessedContent):
+        if content.saliency:
+            _tint(shown, content.saliency, scale)
+        edges = _edges(content.hand_box, scale)
+        ImageDraw.Draw(shown).rectangle(edges, outline=_AMBER, width=3)
+    return shown
 
 
 def _edges(box: Box, scale: float) -> tuple[int, int, int, int]:
@@ -117,54 +132,69 @@ def _draw_legend(picture: Image.Image, words: Wording) -> None:
     draw.text((left + 216, top), words.text("picture", "more"), font=font, fill=_GREY)
 
 
-def _paragraphs(said: Statements) -> Iterator[_Paragraph]:
-    yield _Paragraph(text=said.title, size=28, colour=_GREY, gap=0)
-    yield _Paragraph(text=said.headline, size=60, colour=_WHITE, bold=True, gap=12)
-    yield _Paragraph(text=said.conclusion[-1], size=28, colour=_WHITE, gap=24)
+def _words(said: Statements) -> Iterator[_Paragraph]:
+    yield _Paragraph(text=said.title, size=30, colour=_GREY, gap=0)
+    yield _Paragraph(text=said.headline, size=62, colour=_WHITE, bold=True, gap=12)
+    yield _Paragraph(text=said.conclusion[-1], size=29, colour=_WHITE, gap=24)
     for sentence in said.findings:
-        yield _Paragraph(text=sentence, size=23, colour=_WHITE)
+        yield _Paragraph(text=sentence, size=25, colour=_WHITE)
     yield _Paragraph(text="", size=12, colour=_GREY, gap=0)
     for sentence in said.examination:
-        yield _Paragraph(text=sentence, size=19, colour=_GREY, gap=4)
-    yield _Paragraph(text="", size=12, colour=_GREY, gap=0)
+        yield _Paragraph(text=sentence, size=20, colour=_GREY, gap=4)
+
+
+def _notices(said: Statements) -> Iterator[_Paragraph]:
     for sentence in said.notices:
-        yield _Paragraph(text=sentence, size=25, colour=_AMBER, bold=True)
+        yield _Paragraph(text=sentence, size=26, colour=_AMBER, bold=True)
 
 
-def _draw_text(picture: Image.Image, paragraphs: list[_Paragraph]) -> None:
-    """Write the paragraphs below each other, as large as they fit."""
+def _draw_text(
+    picture: Image.Image, paragraphs: list[_Paragraph], origin: tuple[int, int], width: int
+) -> None:
+    """Write the paragraphs below each other, as large as they fit between ``origin`` and the lower
+    margin."""
     scales = (1.0, 0.9, 0.8, 0.7, 0.6)
-    room = SIZE[1] - 2 * _MARGIN
-    scale = next((s for s in scales if _height(paragraphs, s) <= room), scales[-1])
+    room = SIZE[1] - _MARGIN - origin[1]
+    scale = next((s for s in scales if _height(paragraphs, s, width) <= room), scales[-1])
     draw = ImageDraw.Draw(picture)
-    top = float(_MARGIN)
+    left, top = origin[0], float(origin[1])
     for paragraph in paragraphs:
         font = _font(paragraph, scale)
-        for line in _lines(paragraph.text, font):
-            draw.text((_TEXT_LEFT, top), line, font=font, fill=paragraph.colour)
+        for line in _lines(paragraph.text, font, width):
+            draw.text((left, top), line, font=font, fill=paragraph.colour)
             top += font.size * _LINE_HEIGHT
         top += paragraph.gap * scale
 
 
-def _height(paragraphs: list[_Paragraph], scale: float) -> float:
+def _height(paragraphs: list[_Paragraph], scale: float, width: int) -> float:
     height = 0.0
     for paragraph in paragraphs:
         font = _font(paragraph, scale)
-        height += len(_lines(paragraph.text, font)) * font.size * _LINE_HEIGHT
+        height += len(_lines(paragraph.text, font, width)) * font.size * _LINE_HEIGHT
         height += paragraph.gap * scale
     return height
 
 
-def _lines(text: str, font: ImageFont.FreeTypeFont) -> list[str]:
-    """Words wrapped to the width of the column; an empty text is one empty line."""
+def _lines(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """Words wrapped to a width in pixels; an empty text is one empty line. A word that is longer
+    than that, such as a hash, is broken."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= _TEXT_WIDTH:
+        if font.getlength(longer) <= width:
             lines[-1] = longer
-        else:
-            lines.append(word)
+            continue
+        lines += _pieces(word, font, width)
     return lines
+
+
+def _pieces(word: str, font: ImageFont.FreeTypeFont, width: int) -> Iterator[str]:
+    """A word in pieces of at most a width in pixels."""
+    while font.getlength(word) > width:
+        fits = next(n for n in range(len(word), 0, -1) if font.getlength(word[:n]) <= width)
+        yield word[:fits]
+        word = word[fits:]
+    yield word
 
 
 def _font(paragraph: _Paragraph, scale: float) -> ImageFont.FreeTypeFont:

@@ -54,6 +54,10 @@ class Source:
     """Synthetic Data (0008,001C) is YES."""
     utc_offset: timedelta | None
     """Timezone Offset From UTC (0008,0201)."""
+    character_set: tuple[str, ...]
+    """Specific Character Set (0008,0005)."""
+    laterality: str
+    """Image Laterality (0020,0062) or Laterality (0020,0060) if it is L or R, else ""."""
     identity: Dataset
     """Patient and study attributes that the report repeats, Type 2 attributes always present
     (PS3.3 C.7.1.1, C.7.2.1)."""
@@ -82,6 +86,8 @@ def read_source(dataset: Dataset) -> Source:
         spacing_mm=_spacing_mm(dataset),
         synthetic=_text(dataset, "SyntheticData") == "YES",
         utc_offset=_utc_offset(dataset),
+        character_set=tuple(_texts(dataset, "SpecificCharacterSet")),
+        laterality=_laterality(dataset),
         identity=_identity(dataset),
     )
 
@@ -182,6 +188,11 @@ def _uid(dataset: Dataset, keyword: str) -> str:
 def _count(dataset: Dataset, keyword: str) -> int:
     text = _text(dataset, keyword)
     return int(text) if re.fullmatch(r"\d{1,6}", text) else 0
+
+
+def _laterality(dataset: Dataset) -> str:
+    sides = (_text(dataset, keyword) for keyword in ("ImageLaterality", "Laterality"))
+    return next((side for side in sides if side in ("L", "R")), "")
 
 
 def _orientation(dataset: Dataset) -> tuple[str, str] | None:

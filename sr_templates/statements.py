@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from sr_templates.content import AssessedContent, InvalidContent, NotAssessedContent, ReportContent
 from sr_templates.wording import Wording, wording
 
+_DAYS_PER_MONTH = 30.436875
+
 
 @dataclass(frozen=True, kw_only=True)
 class Statements:
@@ -88,8 +90,28 @@ def _findings(content: AssessedContent, words: Wording) -> Iterator[str]:
     yield words.text("finding", "uncertainty", sd=words.number(content.sd_months))
     yield from _comparison(content, words)
     yield words.text("finding", "reference", title=content.reference_title)
+    yield from _growth(content, words)
     for note in content.notes:
         yield words.text("note", note)
+
+
+def _growth(content: AssessedContent, words: Wording) -> Iterator[str]:
+    """The last earlier exam, and how much the bone age has changed since."""
+    if not content.priors or content.study_date is None:
+        return
+    prior = content.priors[-1]
+    months = (content.study_date - prior.study_date).days / _DAYS_PER_MONTH
+    yield words.text(
+        "finding",
+        "prior",
+        date=words.date(prior.study_date),
+        age=words.nearest_age(prior.bone_age_months),
+        months=words.number(prior.bone_age_months),
+        change=words.signed(content.bone_age_months - prior.bone_age_months),
+        interval=words.number(months),
+    )
+    if not prior.same_model:
+        yield words.text("finding", "prior_other_model")
 
 
 def _bone_age(content: AssessedContent, words: Wording) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from functools import cache
 from importlib.resources import files
 
@@ -51,6 +51,10 @@ class Wording:
             time=moment.strftime(self.text("format", "time")),
             offset=f"{offset[:3]}:{offset[3:5]}",
         )
+
+    def date(self, day: date) -> str:
+        """A calendar date."""
+        return day.strftime(self.text("format", "date"))
 
     def nearest_age(self, months: float) -> str:
         """Years and months of an estimate: the nearest whole month of the value as it is shown."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import warnings
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -17,11 +18,19 @@ from pydicom.config import disable_value_validation
 from pydicom.errors import InvalidDicomError
 
 from dicom_node import __version__
-from dicom_node.domain.assessment import Assessment, HandBox, ModelIdentity, Saliency
+from dicom_node.domain.assessment import (
+    Assessment,
+    HandBox,
+    ModelIdentity,
+    PriorResult,
+    Saliency,
+)
 from dicom_node.domain.delivery import ReportKind, ReportObject
 from dicom_node.domain.eligibility import CR_IMAGE_STORAGE, PRODUCT_NAME, Reason
 from dicom_node.domain.errors import Fault, Permanent
 from dicom_node.ports import ReportRequest
+from inference.decode import UnreadablePixels
+from inference.display import display_pixels
 from sr_templates.content import (
     AssessedContent,
     Box,
@@ -30,6 +39,8 @@ from sr_templates.content import (
     InvalidContent,
     Model,
     NotAssessedContent,
+    Predecessor,
+    Prior,
     ReportContent,
 )
 from sr_templates.source import Source, UnusableSource, read_source
@@ -59,8 +70,22 @@ _UNREADABLE = (
 _UNBUILDABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
+_DRAWN = frozenset({ReportKind.CAPTURE, ReportKind.PDF})
+_FOUND_IN_PIXELS = frozenset(
+    {
+        Reason.HAND_INCOMPLETE,
+        Reason.IMAGE_BLANK,
+        Reason.IMAGE_SATURATED,
+        Reason.INDETERMINATE,
+        Reason.NO_HAND_FOUND,
+        Reason.SEVERAL_HANDS,
+    }
+)
+"""Reasons of images that were decoded: others may be broken or huge, and are not drawn."""
+
+
 class SrReporter:
-    """Builds the Structured Reports of an exam and the annotated picture for people at a console.
+    """Builds the objects of an exam's report and the annotated picture for people at a console.
 
     ``device_name``: this installation, at most 64 characters without backslash.
     """
@@ -85,11 +110,12 @@ class SrReporter:
             synthetic=True,
             reason=Reason.IMAGE_BLANK.value,
         )
-        _objects(read_source(_empty_radiograph()), nothing)
+        source = read_source(_empty_radiograph())
+        _build(source, nothing, frozenset(ReportKind), None)
 
     def build(self, request: ReportRequest) -> tuple[ReportObject, ...]:
-        """Encode the objects of one report: measurements and narrative of an assessment, the
-        narrative alone of a reason.
+        """Encode the wanted objects of one report; without a bone age there are no measurements.
+        What says the same as ``request.previous`` is that report, not another one.
 
         Raises ``Permanent``: UNREADABLE_OBJECT when no report can refer to the source image,
         REPORT_INVALID when its content cannot be encoded.
@@ -97,7 +123,11 @@ class SrReporter:
         source = _source(request)
         try:
             with disable_value_validation():  # its warnings quote header values
-                return _objects(source, self._content(request, source))
+                content = self._content(request, source)
+                if _is_previous(request, source, content):
+                    assert request.previous is not None
+                    return request.previous.objects
+                return _build(source, content, _kinds(request), _shown(request))
         except InvalidContent as error:
             raise Permanent(Fault.REPORT_INVALID, f"no report: {error}") from None
         except _UNBUILDABLE as error:
@@ -107,17 +137,14 @@ class SrReporter:
                 "and report this as a defect",
             ) from None
 
-    def picture(self, request: ReportRequest, pixels: NDArray[np.uint8]) -> Image:
-        """Draw the radiograph with the hand's box, and the report's words beside it.
-
-        ``pixels``: shape (Rows, Columns) of the source image, bright bones. Raises as
-        :meth:`build`.
-        """
+    def picture(self, request: ReportRequest) -> Image:
+        """Draw the radiograph with the hand's box, and the report's words and the growth chart
+        beside it. Raises as :meth:`build`."""
         from sr_templates.picture import annotate
 
         source = _source(request)
         try:
-            return annotate(pixels, self._content(request, source))
+            return annotate(display_pixels(request.path), self._content(request, source))
         except InvalidContent as error:
             raise Permanent(Fault.REPORT_INVALID, f"no picture: {error}") from None
 
@@ -128,10 +155,26 @@ class SrReporter:
             "language": request.language,
             "reported_at": source.local(request.reported_at.astimezone()),
             "synthetic": source.synthetic,
+            "keep_character_set": request.keep_character_set,
         }
+        if request.previous is not None:
+            common["revision"] = request.previous.revision + 1
+            common["predecessors"] = tuple(map(_predecessor, request.previous.objects))
         if isinstance(request.finding, Assessment):
             return AssessedContent(**common, **_assessed(request.finding))
         return NotAssessedContent(**common, reason=request.finding.value)
+
+
+def _shown(request: ReportRequest) -> NDArray[np.uint8] | None:
+    """The radiograph for a picture, if one is wanted and its pixels have been read before."""
+    finding = request.finding
+    unread = isinstance(finding, Reason) and finding not in _FOUND_IN_PIXELS
+    if unread or not _DRAWN & request.kinds:
+        return None
+    try:
+        return display_pixels(request.path)
+    except UnreadablePixels:  # a report without its image is better than none
+        return None
 
 
 def _empty_radiograph() -> Dataset:
@@ -161,8 +204,46 @@ def _assessed(assessment: Assessment) -> dict[str, Any]:
         "determination": assessment.determination.value,
         "reference_id": assessment.reference_id,
         "reference_title": assessment.reference_title,
+        "reference_sd_months": assessment.reference_sd_months,
         "notes": tuple(note.value for note in assessment.notes),
+        "study_date": assessment.study_date,
+        "priors": tuple(_prior(prior, prediction.model) for prior in assessment.priors),
     }
+
+
+def _prior(prior: PriorResult, model: ModelIdentity) -> Prior:
+    return Prior(
+        study_date=prior.study_date,
+        chronological_age_months=prior.chronological_age_months,
+        bone_age_months=prior.bone_age_months,
+        same_model=prior.model == model,
+    )
+
+
+def _predecessor(made: ReportObject) -> Predecessor:
+    return Predecessor(
+        kind=made.kind.value,
+        sop_class_uid=made.sop_class_uid,
+        sop_instance_uid=made.sop_instance_uid,
+        series_instance_uid=made.series_instance_uid,
+    )
+
+
+def _is_previous(request: ReportRequest, source: Source, content: ReportContent) -> bool:
+    """Whether the previous report is of the same inputs: then it would get the same UIDs."""
+    if request.previous is None:
+        return False
+    from sr_templates.document import report_uid
+
+    before = replace(content, revision=request.previous.revision)
+    made = {kind.value: report_uid(source, before, kind.value) for kind in _kinds(request)}
+    return made == {item.kind: item.sop_instance_uid for item in request.previous.objects}
+
+
+def _kinds(request: ReportRequest) -> frozenset[ReportKind]:
+    """The wanted objects that there can be."""
+    assessed = isinstance(request.finding, Assessment)
+    return request.kinds if assessed else request.kinds - {ReportKind.MEASUREMENTS}
 
 
 def _model(model: ModelIdentity) -> Model:
@@ -192,15 +273,32 @@ def _source(request: ReportRequest) -> Source:
         ) from None
 
 
-def _objects(source: Source, content: ReportContent) -> tuple[ReportObject, ...]:
+def _build(
+    source: Source,
+    content: ReportContent,
+    kinds: frozenset[ReportKind],
+    pixels: NDArray[np.uint8] | None,
+) -> tuple[ReportObject, ...]:
     from sr_templates.measurement_report import build_measurement_report
     from sr_templates.narrative import build_narrative
 
-    narrative = _encoded(ReportKind.NARRATIVE, build_narrative(source, content))
-    if not isinstance(content, AssessedContent):
-        return (narrative,)
-    report = build_measurement_report(source, content)
-    return _encoded(ReportKind.MEASUREMENTS, report), narrative
+    objects = []
+    if isinstance(content, AssessedContent) and ReportKind.MEASUREMENTS in kinds:
+        report = build_measurement_report(source, content)
+        objects.append(_encoded(ReportKind.MEASUREMENTS, report))
+    if ReportKind.NARRATIVE in kinds:
+        objects.append(_encoded(ReportKind.NARRATIVE, build_narrative(source, content)))
+    if ReportKind.CAPTURE in kinds:
+        from sr_templates.capture import build_capture
+        from sr_templates.picture import annotate
+
+        picture = annotate(pixels, content)
+        objects.append(_encoded(ReportKind.CAPTURE, build_capture(source, content, picture)))
+    if ReportKind.PDF in kinds:
+        from sr_templates.pdf import build_pdf
+
+        objects.append(_encoded(ReportKind.PDF, build_pdf(source, content, pixels)))
+    return tuple(objects)
 
 
 def _encoded(kind: ReportKind, document: Dataset) -> ReportObject:

@@ -144,11 +144,29 @@ def exam_show(screen: Screen, exam_id: int, config: Path | None, as_json: bool) 
         _show_exam(screen, details)
 
 
+@exam.command("reassess")
+@click.argument("exam_id", type=row_id)
+@config_option
+@click.pass_obj
+def exam_reassess(screen: Screen, exam_id: int, config: Path | None) -> None:
+    """Assess an exam again, with the model of now; a changed result revises its report."""
+    with readable_errors(), operator_ledger(screen, settings_from(config)) as ledger:
+        try:
+            ledger.reassess(exam_id)
+        except KeyError:
+            raise Failed(screen.text("no_exam", exam_id=exam_id)) from None
+        except ForbiddenTransition as error:
+            raise Failed(str(error)) from None
+    screen.say("exam_reassessed", exam_id=exam_id)
+
+
 def _as_json(details: ExamDetails) -> dict[str, Any]:
-    """Everything but the saliency, which is for pictures."""
+    """Everything but the saliency, which is for pictures, and what is about the patient."""
     found = asdict(details) | {"notes": details.notes}
     if found["prediction"]:
         del found["prediction"]["saliency"]
+    if found["eligibility"]:
+        del found["eligibility"]["study_date"], found["eligibility"]["patient_pseudonym"]
     return found
 
 
@@ -193,14 +211,20 @@ def _show_exam(screen: Screen, details: ExamDetails) -> None:
     _show_journal(screen, details)
     screen.table(
         "reports",
-        ("kind", "sop_instance_uid", "bytes"),
-        [(report.kind, report.sop_instance_uid, report.size_bytes) for report in details.reports],
+        ("revision", "kind", "sop_instance_uid", "bytes"),
+        [(r.revision, r.kind, r.sop_instance_uid, r.size_bytes) for r in details.reports],
     )
     screen.table(
         "deliveries",
-        ("destination", "status", "verdict", "at"),
+        ("destination", "status", "verdict", "sop_class", "at"),
         [
-            (d.destination, f"{d.status:04X}", d.verdict, _time(d.answered_at))
+            (
+                d.destination,
+                f"{d.status:04X}",
+                d.verdict,
+                d.sent_sop_class_uid,
+                _time(d.answered_at),
+            )
             for d in details.deliveries
         ],
     )

@@ -88,6 +88,16 @@ class Prediction:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PriorResult:
+    """What was assessed of the same patient before. Ages in months."""
+
+    study_date: date
+    chronological_age_months: float | None
+    bone_age_months: float
+    model: ModelIdentity
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReferenceTable:
     """A named table of population SDs by sex and chronological age, both in months, ages
     ascending."""
@@ -123,7 +133,12 @@ class Assessment:
     determination: Determination
     reference_id: str
     reference_title: str
+    reference_sd_months: tuple[tuple[float, float], ...]
+    """Rows of the reference table for this sex: chronological age and population SD."""
     notes: tuple[Note, ...]
+    study_date: date | None
+    priors: tuple[PriorResult, ...]
+    """Oldest first."""
 
 
 def age_in_months(birth: date, on: date) -> float:
@@ -146,6 +161,8 @@ def assess(
     chronological_age_months: float | None,
     reference: ReferenceTable,
     notes: tuple[Note, ...],
+    study_date: date | None = None,
+    priors: tuple[PriorResult, ...] = (),
 ) -> Assessment:
     """Compare a prediction with the chronological age; no extrapolation outside the reference
     table. ``laterality`` and ``notes`` are the header's."""
@@ -168,7 +185,10 @@ def assess(
         determination=_determination(chronological_age_months, z_score),
         reference_id=reference.table_id,
         reference_title=reference.title,
+        reference_sd_months=tuple(reference.sd_months[sex]),
         notes=notes_for_reader(notes, prediction.findings),
+        study_date=study_date,
+        priors=priors,
     )
 
 

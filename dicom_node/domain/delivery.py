@@ -1,7 +1,9 @@
-"""Deciding what a destination's answer means (PS3.4 B.2.3, PS3.7 Annex C)."""
+"""As what a report object is sent, and what a destination's answer means (PS3.4 B.2.3, PS3.7
+Annex C)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -12,6 +14,8 @@ class Verdict(StrEnum):
     STORED = "stored"
     TRY_AGAIN = "try_again"
     REFUSED = "refused"
+    NOT_TAKEN = "not_taken"
+    """The destination stores no SOP class that the object can be sent as."""
 
 
 class ReportKind(StrEnum):
@@ -21,6 +25,31 @@ class ReportKind(StrEnum):
     """Comprehensive 3D SR, TID 1500."""
     NARRATIVE = "narrative"
     """Enhanced SR, TID 2000."""
+    CAPTURE = "capture"
+    """Secondary Capture Image: the report as a picture."""
+    PDF = "pdf"
+    """Encapsulated PDF: the picture and the text on one page."""
+
+
+_COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
+_COMPREHENSIVE_SR = "1.2.840.10008.5.1.4.1.1.88.33"
+_ENHANCED_SR = "1.2.840.10008.5.1.4.1.1.88.22"
+_BASIC_TEXT_SR = "1.2.840.10008.5.1.4.1.1.88.11"
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_ENCAPSULATED_PDF = "1.2.840.10008.5.1.4.1.1.104.1"
+
+SOP_CLASSES: Mapping[ReportKind, tuple[str, ...]] = {
+    ReportKind.MEASUREMENTS: (_COMPREHENSIVE_3D_SR, _COMPREHENSIVE_SR, _ENHANCED_SR),
+    ReportKind.NARRATIVE: (_ENHANCED_SR, _COMPREHENSIVE_SR, _COMPREHENSIVE_3D_SR, _BASIC_TEXT_SR),
+    ReportKind.CAPTURE: (_SECONDARY_CAPTURE,),
+    ReportKind.PDF: (_ENCAPSULATED_PDF,),
+}
+"""As what each object may be sent, the best first: each of these classes allows its content items
+(PS3.3 A.35). Basic Text SR has no numbers and no regions."""
+
+SOP_CLASS_NOT_SUPPORTED = 0x0122
+"""PS3.7 C.4.2: what a destination would answer that accepted no presentation context for an
+object."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +64,34 @@ class ReportObject:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PreviousReport:
+    """The last report of an image that is reported again. ``revision``: 1 for its first report."""
+
+    revision: int
+    objects: tuple[ReportObject, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a destination said to one object.
+
+    ``status``: of the C-STORE response (0000,0900), SOP_CLASS_NOT_SUPPORTED where it accepted none
+    of the object's SOP classes. ``sent_sop_class_uid``, ``sent_sop_instance_uid``: as what the
+    object was sent.
+    """
+
+    status: int
+    sent_sop_class_uid: str
+    sent_sop_instance_uid: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Delivery:
     """One report object's way to one destination."""
 
     sop_instance_uid: str
     destination: str
-    status: int
-    """Status of the C-STORE response (0000,0900)."""
+    answer: Answer
     verdict: Verdict
 
 
@@ -49,12 +99,13 @@ def verdict_for_status(status: int) -> Verdict:
     """C-STORE status to verdict.
 
     0000, the warnings Bxxx and 0111 (duplicate: our UIDs are deterministic) count as stored; A7xx
-    (out of resources),
-    0110 (processing failure) and 0213 (resource limitation) are tried again; every other status is
-    a refusal.
+    (out of resources), 0110 (processing failure) and 0213 (resource limitation) are tried again;
+    0122 (SOP class not supported) is no fault of the object; every other status is a refusal.
     """
     if status in (0x0000, 0x0111) or status & 0xF000 == 0xB000:
         return Verdict.STORED
     if status & 0xFF00 == 0xA700 or status in (0x0110, 0x0213):
         return Verdict.TRY_AGAIN
+    if status == SOP_CLASS_NOT_SUPPORTED:
+        return Verdict.NOT_TAKEN
     return Verdict.REFUSED

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
 
@@ -99,6 +99,9 @@ class Header:
     """Study Date, else Acquisition Date, else Content Date."""
     patient_age_months: float | None = None
     """Patient's Age (0010,1010), coarse; only compared with the dates."""
+    patient_id: str = field(default="", repr=False)
+    """For the pseudonym only; never stored, printed or logged."""
+    issuer_of_patient_id: str = field(default="", repr=False)
     invalid: tuple[str, ...] = ()
     """Keywords of attributes that are present but unreadable."""
 

@@ -20,7 +20,8 @@ from dicom_node.ports import Clock, Ledger, ReportSender
 
 class Deliver:
     """Runs one job(DELIVER); objects that the destination has already are not sent again,
-    and one that it refuses does not hold up the others.
+    and one that it refuses does not hold up the others. One whose SOP classes it does not take may
+    stay away as long as another one arrives.
 
     ``kinds``: which objects a destination gets.
     """
@@ -42,34 +43,42 @@ class Deliver:
         """Send what is missing. Raises ``Transient`` or ``Permanent`` by the answer's status."""
         stored = self._ledger.delivered(job.exam_id, job.destination)
         kinds = self._kinds(job.destination)
-        refusals = []
-        for report in self._ledger.report_objects(job.exam_id):
-            if report.kind in kinds and report.sop_instance_uid not in stored:
+        wanted = [r for r in self._ledger.report_objects(job.exam_id) if r.kind in kinds]
+        refusals, arrived = [], any(r.sop_instance_uid in stored for r in wanted)
+        for report in wanted:
+            if report.sop_instance_uid not in stored:
                 try:
-                    self._send(job, report)
+                    arrived |= self._send(job, report)
                 except Permanent as refusal:
                     refusals.append(refusal)
         if refusals:
             raise refusals[0]
+        if wanted and not arrived:
+            raise Permanent(
+                Fault.DESTINATION_REFUSED,
+                f"destination {job.destination} stores none of the SOP classes of this report: "
+                f"have one enabled there (`dicom-node echo {job.destination}` lists them), then "
+                f"`dicom-node job retry {job.job_id}`",
+            )
         self._ledger.complete_deliver(job)
         received_at = self._ledger.exam(job.exam_id).instance.received_at
         exam_delivered((self._clock.now() - received_at).total_seconds())
 
-    def _send(self, job: Job, report: ReportObject) -> None:
-        status = self._sender.send(job.destination, report)
+    def _send(self, job: Job, report: ReportObject) -> bool:
+        """Whether the destination has the object now."""
+        answer = self._sender.send(job.destination, report)
+        status = answer.status
         verdict = verdict_for_status(status)
         self._ledger.record_delivery(
             job,
             Delivery(
                 sop_instance_uid=report.sop_instance_uid,
                 destination=job.destination,
-                status=status,
+                answer=answer,
                 verdict=verdict,
             ),
         )
-        facts = {"exam_id": job.exam_id, "job_id": job.job_id, "destination": job.destination}
-        stored = verdict is Verdict.STORED
-        log("delivery_stored" if stored else "delivery_failed", **facts, status=status)
+        _log(job, verdict, status)
         delivery_answered(job.destination, verdict)
         if verdict is Verdict.TRY_AGAIN:
             raise Transient(
@@ -82,3 +91,14 @@ class Deliver:
                 f"destination {job.destination} refused the {report.kind} object with status "
                 f"{status:04X}: ask its administrator, then `dicom-node job retry {job.job_id}`",
             )
+        return verdict is Verdict.STORED
+
+
+def _log(job: Job, verdict: Verdict, status: int) -> None:
+    facts = {"exam_id": job.exam_id, "job_id": job.job_id, "destination": job.destination}
+    if verdict is Verdict.STORED:
+        log("delivery_stored", **facts, status=status)
+    elif verdict is Verdict.NOT_TAKEN:
+        log("delivery_not_taken", **facts, status=status)
+    else:
+        log("delivery_failed", **facts, status=status)

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dicom_node.domain.assessment import Assessment, Prediction, ReferenceTable, assess
+from dicom_node.domain.assessment import (
+    Assessment,
+    Prediction,
+    PriorResult,
+    ReferenceTable,
+    assess,
+)
+from dicom_node.domain.delivery import PreviousReport, ReportKind, ReportObject
 from dicom_node.domain.eligibility import Reason
 from dicom_node.domain.errors import Fault, Permanent
 from dicom_node.domain.exam import Exam, Outcome
@@ -16,15 +23,20 @@ from dicom_node.ports import Eligibility, Ledger, Reporter, ReportRequest, Spool
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """Where an institution's reports go and in which language."""
+    """Where an institution's reports go, as which objects and in which language."""
 
     language: str
     destinations: tuple[str, ...]
     report_not_assessed: bool
+    kinds: frozenset[ReportKind]
+    keep_character_set: bool
 
 
 def assessment_of(
-    eligibility: Eligibility, prediction: Prediction, reference: ReferenceTable
+    eligibility: Eligibility,
+    prediction: Prediction,
+    reference: ReferenceTable,
+    priors: tuple[PriorResult, ...] = (),
 ) -> Assessment:
     """What the report states: the one place for the network path and for offline prediction."""
     return assess(
@@ -35,6 +47,8 @@ def assessment_of(
         chronological_age_months=eligibility.chronological_age_months,
         reference=reference,
         notes=eligibility.notes,
+        study_date=eligibility.study_date,
+        priors=priors,
     )
 
 
@@ -57,7 +71,8 @@ class Report:
         self._route = route
 
     def __call__(self, job: Job) -> None:
-        """Build, store and queue for delivery.
+        """Build, store and queue for delivery. What was reported before is revised: the new
+        documents name those that they replace (PS3.3 C.17.2.6).
 
         The time in the report is that of the job, so that a repeated attempt builds the same bytes.
         """
@@ -70,15 +85,20 @@ class Report:
                 "destination: have the image sent again or add the institution, then "
                 f"`dicom-node job retry {job.job_id}`",
             )
+        previous = self._ledger.previous_report(exam.exam_id)
         request = ReportRequest(
             path=self._spool.path(exam.instance.content_sha256),
             content_sha256=exam.instance.content_sha256,
             finding=self._finding(exam),
             language=route.language,
             reported_at=job.created_at,
+            kinds=route.kinds,
+            previous=previous,
+            keep_character_set=route.keep_character_set,
         )
         objects = self._reporter.build(request)
-        self._ledger.complete_report(job, objects, route.destinations)
+        revision = _revision(objects, previous)
+        self._ledger.complete_report(job, objects, route.destinations, revision=revision)
         log("report_built", exam_id=exam.exam_id, count=len(objects))
 
     def _finding(self, exam: Exam) -> Assessment | Reason:
@@ -88,4 +108,14 @@ class Report:
         prediction = self._ledger.prediction(exam.exam_id)
         if eligibility is None or prediction is None:
             raise Permanent(Fault.UNEXPECTED, f"exam {exam.exam_id} has nothing to report")
-        return assessment_of(eligibility, prediction, self._reference)
+        priors = self._ledger.prior_results(exam.exam_id)
+        return assessment_of(eligibility, prediction, self._reference, priors)
+
+
+def _revision(objects: tuple[ReportObject, ...], previous: PreviousReport | None) -> int:
+    """That of the previous report where nothing has changed, else the next one."""
+    if previous is None:
+        return 1
+    known = {made.sop_instance_uid for made in previous.objects}
+    unchanged = all(made.sop_instance_uid in known for made in objects)
+    return previous.revision if unchanged else previous.revision + 1

@@ -11,6 +11,9 @@ from dicom_node.logs import log
 from dicom_node.metrics import exam_ended
 from dicom_node.ports import Eligibility, HeaderReader, Ledger, Spool
 
+Pseudonymise = Callable[[str, Header], str | None]
+"""Institution id and header to the patient's pseudonym; None without a Patient ID."""
+
 
 class Screen:
     """Runs one job(SCREEN). ``reports_not_assessed``: whether an institution wants such reports."""
@@ -22,11 +25,13 @@ class Screen:
         ledger: Ledger,
         read_header: HeaderReader,
         reports_not_assessed: Callable[[str], bool],
+        pseudonym: Pseudonymise,
     ) -> None:
         self._spool = spool
         self._ledger = ledger
         self._read_header = read_header
         self._reports_not_assessed = reports_not_assessed
+        self._pseudonym = pseudonym
 
     def __call__(self, job: Job) -> None:
         """Store the decision and queue the next job.
@@ -40,7 +45,8 @@ class Screen:
         if isinstance(decision, Ineligible):
             self._close(job, exam, header, decision)
         else:
-            self._ledger.complete_screen(job, eligibility_of(header, decision))
+            pseudonym = self._pseudonym(exam.instance.institution_id, header)
+            self._ledger.complete_screen(job, eligibility_of(header, decision, pseudonym))
 
     def _decide(self, header: Header) -> Eligible | Ineligible:
         if self._ledger.is_own_report(header.sop_instance_uid):
@@ -64,7 +70,9 @@ class Screen:
             exam_ended(Outcome.NOT_ASSESSED, decision.reason)
 
 
-def eligibility_of(header: Header, decision: Eligible) -> Eligibility:
+def eligibility_of(
+    header: Header, decision: Eligible, patient_pseudonym: str | None
+) -> Eligibility:
     """What the later stages need of a header that was found eligible."""
     return Eligibility(
         study_instance_uid=header.study_instance_uid,
@@ -72,5 +80,7 @@ def eligibility_of(header: Header, decision: Eligible) -> Eligibility:
         laterality=header.laterality,
         view_position=header.view_position,
         chronological_age_months=decision.chronological_age_months,
+        study_date=header.study_date,
+        patient_pseudonym=patient_pseudonym,
         notes=decision.notes,
     )

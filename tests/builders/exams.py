@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from dicom_node.domain.assessment import HandBox, ModelIdentity, Note, Prediction, Saliency
-from dicom_node.domain.delivery import Delivery, ReportKind, ReportObject, Verdict
+from dicom_node.domain.delivery import Answer, Delivery, ReportKind, ReportObject, Verdict
 from dicom_node.domain.eligibility import CR_IMAGE_STORAGE
 from dicom_node.domain.exam import Instance, Laterality, Sex
 from dicom_node.domain.job import Job, Stage
@@ -50,6 +50,8 @@ def eligibility() -> Eligibility:
         laterality=Laterality.LEFT,
         view_position="PA",
         chronological_age_months=120.25,
+        study_date=date(2026, 3, 1),
+        patient_pseudonym="cd" * 32,
         notes=(Note.RIGHT_HAND, Note.VIEW_UNSTATED),
     )
 
@@ -86,10 +88,15 @@ def report_objects(exam_id: int) -> tuple[ReportObject, ReportObject]:
 
 def answer(exam_id: int, destination: str, *, status: int = 0, verdict: Verdict) -> Delivery:
     """A destination's answer for the first object of an exam's report."""
+    sent = report_objects(exam_id)[0]
     return Delivery(
-        sop_instance_uid=report_objects(exam_id)[0].sop_instance_uid,
+        sop_instance_uid=sent.sop_instance_uid,
         destination=destination,
-        status=status,
+        answer=Answer(
+            status=status,
+            sent_sop_class_uid=sent.sop_class_uid,
+            sent_sop_instance_uid=sent.sop_instance_uid,
+        ),
         verdict=verdict,
     )
 
@@ -108,7 +115,7 @@ def complete(ledger: Ledger, job: Job, *, destinations: tuple[str, ...] = ("pacs
         case Stage.INFER:
             ledger.complete_infer(job, prediction())
         case Stage.REPORT:
-            ledger.complete_report(job, report_objects(job.exam_id), destinations)
+            ledger.complete_report(job, report_objects(job.exam_id), destinations, revision=1)
         case Stage.DELIVER:
             ledger.complete_deliver(job)
 

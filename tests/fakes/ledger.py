@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from dicom_node.domain.assessment import Prediction
-from dicom_node.domain.delivery import Delivery, ReportObject, Verdict
+from dicom_node.domain.assessment import Prediction, PriorResult
+from dicom_node.domain.delivery import Delivery, PreviousReport, ReportObject, Verdict
 from dicom_node.domain.eligibility import Reason
 from dicom_node.domain.errors import Fault, LeaseLost
 from dicom_node.domain.exam import UNKNOWN_SENDER, Exam, Instance, Outcome, Receipt
@@ -22,6 +22,8 @@ class _Findings:
     eligibility: Eligibility | None = None
     prediction: Prediction | None = None
     objects: tuple[ReportObject, ...] = ()
+    """Of the last revision."""
+    revision: int = 0
     stored: set[tuple[str, str]] = field(default_factory=set)
 
 
@@ -153,14 +155,59 @@ class InMemoryLedger:
     def complete_infer(self, job: Job, prediction: Prediction) -> None:
         self._complete(job)
         self._findings[job.exam_id].prediction = prediction
-        self._change_exam(job, outcome=Outcome.ASSESSED)
+        self._change_exam(job, outcome=Outcome.ASSESSED, reason=None)
         self._enqueue(job.exam_id, Stage.REPORT)
 
+    def prior_results(self, exam_id: int) -> tuple[PriorResult, ...]:
+        this = self._findings[exam_id].eligibility
+        if this is None or this.study_date is None or this.patient_pseudonym is None:
+            return ()
+        found = []
+        for other_id, other in self._findings.items():
+            known, prediction = other.eligibility, other.prediction
+            assessed = self.exams[other_id].outcome is Outcome.ASSESSED
+            if (
+                assessed
+                and known
+                and prediction
+                and known.study_date
+                and known.patient_pseudonym == this.patient_pseudonym
+                and known.study_date < this.study_date
+            ):
+                prior = PriorResult(
+                    study_date=known.study_date,
+                    chronological_age_months=known.chronological_age_months,
+                    bone_age_months=prediction.bone_age_months,
+                    model=prediction.model,
+                )
+                found.append(prior)
+        return tuple(sorted(found, key=lambda prior: prior.study_date))
+
+    def previous_report(self, exam_id: int) -> PreviousReport | None:
+        this = self.exams[exam_id].instance
+        about_it = [
+            found
+            for other_id, found in self._findings.items()
+            if found.objects
+            and self.exams[other_id].instance.sop_instance_uid == this.sop_instance_uid
+            and self.exams[other_id].instance.institution_id == this.institution_id
+        ]
+        if not about_it:
+            return None
+        last = max(about_it, key=lambda found: found.revision)
+        return PreviousReport(revision=last.revision, objects=last.objects)
+
     def complete_report(
-        self, job: Job, objects: Sequence[ReportObject], destinations: Sequence[str]
+        self,
+        job: Job,
+        objects: Sequence[ReportObject],
+        destinations: Sequence[str],
+        *,
+        revision: int,
     ) -> None:
         self._complete(job)
         self._findings[job.exam_id].objects = tuple(objects)
+        self._findings[job.exam_id].revision = revision
         for destination in dict.fromkeys(destinations):
             self._enqueue(job.exam_id, Stage.DELIVER, destination=destination)
 

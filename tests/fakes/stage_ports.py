@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dicom_node.domain.assessment import HandBox, ModelIdentity, Prediction
-from dicom_node.domain.delivery import ReportKind, ReportObject
+from dicom_node.domain.delivery import Answer, ReportKind, ReportObject
 from dicom_node.domain.eligibility import Reason
 from dicom_node.domain.errors import Fault, Permanent
 from dicom_node.ports import KeptObject, PredictionRequest, ReportRequest
@@ -83,12 +83,16 @@ class ScriptedSender:
     script: list[int | Exception] = field(default_factory=list)
     sent: list[tuple[str, str]] = field(default_factory=list)
 
-    def send(self, destination: str, report: ReportObject) -> int:
+    def send(self, destination: str, report: ReportObject) -> Answer:
         self.sent.append((destination, report.sop_instance_uid))
         answer = self.script.pop(0) if self.script else 0x0000
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return Answer(
+            status=answer,
+            sent_sop_class_uid=report.sop_class_uid,
+            sent_sop_instance_uid=report.sop_instance_uid,
+        )
 
 
 class SilentBell:

@@ -389,6 +389,20 @@ def test_a_person_can_park_a_waiting_delivery_and_then_give_it_up(journey: Journ
     assert (discarded["state"], discarded["detail"]) == ("discarded", "PACS is gone")
 
 
+def test_an_exam_with_an_open_job_is_not_assessed_again(journey: Journey) -> None:
+    exam_id = journey.exams()["1-hand.dcm"]
+    done = run("exam", "reassess", exam_id, "--config", journey.node.config)
+    assert done.code == 1
+    assert done.err == f"Error: exam {exam_id} has open jobs: finish those first\n"
+
+
+@pytest.mark.parametrize("exam_id", [4711, 10**15])
+def test_an_unknown_exam_is_not_assessed_again(journey: Journey, exam_id: int) -> None:
+    done = run("exam", "reassess", exam_id, "--config", journey.node.config)
+    assert done.code == 1
+    assert str(exam_id) in done.err
+
+
 def test_a_step_that_the_life_cycle_does_not_have_says_so_once(journey: Journey) -> None:
     job_id = journey.jobs("1-hand.dcm")[0]["job_id"]
     done = run("job", "retry", job_id, "--config", journey.node.config)

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, event
 from dicom_node.adapters.ledger import OperatorLedger, SqlLedger
 from dicom_node.adapters.ledger.migrate import migrate
 from dicom_node.domain.assessment import Note
-from dicom_node.domain.delivery import Verdict
+from dicom_node.domain.delivery import Answer, PreviousReport, Verdict
 from dicom_node.domain.eligibility import Reason
 from dicom_node.domain.errors import Fault, LeaseLost
 from dicom_node.domain.exam import Outcome
@@ -383,3 +383,59 @@ def test_a_clock_that_was_set_back_does_not_hold_jobs_up(
     assert ledger.mend_clock_step() == 1
     assert ledger.mend_clock_step() == 0
     claim_one(ledger, Stage.SCREEN)
+
+
+def test_an_exam_is_assessed_again_and_its_last_report_counts(
+    ledger: SqlLedger, operator: OperatorLedger
+) -> None:
+    exam_id = exam_before(ledger, Stage.DELIVER)
+    complete(ledger, claim_one(ledger, Stage.DELIVER))
+    operator.reassess(exam_id)
+    complete(ledger, claim_one(ledger, Stage.SCREEN))
+    older = replace(prediction(), bone_age_months=130.0)
+    ledger.complete_infer(claim_one(ledger, Stage.INFER), older)
+    previous = ledger.previous_report(exam_id)
+    assert previous == PreviousReport(revision=1, objects=report_objects(exam_id))
+    revised = tuple(
+        replace(made, sop_instance_uid=f"{made.sop_instance_uid}.2") for made in previous.objects
+    )
+    ledger.complete_report(claim_one(ledger, Stage.REPORT), revised, ("pacs",), revision=2)
+    assert ledger.report_objects(exam_id) == revised
+    details = operator.exam_details(exam_id)
+    assert [report.revision for report in details.reports] == [1, 1, 2, 2]
+    assert details.prediction == older
+    assert details.exam.outcome is Outcome.ASSESSED
+    assert "operator_reassessed" in [line.event for line in details.journal]
+
+
+def test_the_same_report_again_is_stored_once(ledger: SqlLedger, operator: OperatorLedger) -> None:
+    exam_id = exam_before(ledger, Stage.DELIVER)
+    complete(ledger, claim_one(ledger, Stage.DELIVER))
+    operator.reassess(exam_id)
+    for stage in Stage:
+        complete(ledger, claim_one(ledger, stage))
+    assert len(operator.exam_details(exam_id).reports) == 2
+
+
+def test_an_exam_with_open_jobs_is_not_assessed_again(
+    ledger: SqlLedger, operator: OperatorLedger
+) -> None:
+    exam_id = exam_before(ledger, Stage.REPORT)
+    with pytest.raises(ForbiddenTransition, match="open jobs"):
+        operator.reassess(exam_id)
+    with pytest.raises(KeyError):
+        operator.reassess(exam_id + 1)
+
+
+def test_an_answer_tells_as_what_the_object_was_sent(
+    ledger: SqlLedger, operator: OperatorLedger
+) -> None:
+    exam_id = exam_before(ledger, Stage.DELIVER)
+    job = claim_one(ledger, Stage.DELIVER)
+    plain = answer(exam_id, "pacs", verdict=Verdict.STORED)
+    other = Answer(status=0, sent_sop_class_uid="1.2.22", sent_sop_instance_uid="2.25.7")
+    ledger.record_delivery(job, replace(plain, answer=other))
+    details = operator.exam_details(exam_id)
+    [delivery] = details.deliveries
+    assert (delivery.sent_sop_class_uid, delivery.sent_sop_instance_uid) == ("1.2.22", "2.25.7")
+    assert details.journal[-1].detail.endswith("as=2.25.7 sop_class=1.2.22")

@@ -29,7 +29,7 @@ from dicom_node.adapters.ledger.database import Database
 from dicom_node.adapters.ledger.migrate import current_revision, head_revision, migrate
 from dicom_node.adapters.ledger.schema import metadata
 from dicom_node.domain.assessment import Note
-from dicom_node.domain.delivery import Verdict
+from dicom_node.domain.delivery import ReportKind, Verdict
 from dicom_node.domain.errors import Fault, Permanent, Transient
 from dicom_node.domain.job import JobState, Stage
 from tests.builders.exams import answer, claim_one, complete, exam_before, instance, prediction
@@ -125,6 +125,14 @@ def test_a_migration_that_fails_half_way_leaves_no_table(tmp_path: Path) -> None
     assert current_revision(path) is None
 
 
+OLD_REPORT = """
+    INSERT INTO reports VALUES
+        (1, 1, 'measurements', '1.2.88', '2.25.1', '2.25.9', x'01'),
+        (2, 1, 'narrative', '1.2.22', '2.25.2', '2.25.8', x'02');
+    INSERT INTO deliveries VALUES ('2.25.1', 'pacs', 0, 'stored', 5.0);
+"""
+"""A report of version 0002, half of it delivered."""
+
 OLD_EXAM = """
     INSERT INTO instances VALUES
         (1, '1.2', '1.2.3', '1.2.840.10008.1.2.1', '{sha}', 1, 'CR', '::1', 'local', 1.0);
@@ -149,7 +157,7 @@ def test_a_ledger_of_the_first_revision_keeps_what_it_holds(tmp_path: Path) -> N
     engine.dispose()
     assert current_revision(path) == "0001"
     with closing(sqlite3.connect(path)) as old:
-        old.executescript(OLD_EXAM.format(sha="ab" * 32))
+        old.executescript(OLD_EXAM.format(sha="ab" * 32) + OLD_REPORT)
 
     assert migrate(path) == head_revision()
     operator = OperatorLedger(path, ManualClock())
@@ -168,6 +176,13 @@ def test_a_ledger_of_the_first_revision_keeps_what_it_holds(tmp_path: Path) -> N
         (JobState.DISCARDED, Fault.OPERATOR, "not ours"),
         (JobState.PARKED, Fault.REPORT_INVALID, "a defect"),
     ]
+    assert [(r.revision, r.kind, r.sop_instance_uid) for r in details.reports] == [
+        (1, ReportKind.MEASUREMENTS, "2.25.1"),
+        (1, ReportKind.NARRATIVE, "2.25.2"),
+    ]
+    [delivery] = details.deliveries
+    assert (delivery.sent_sop_class_uid, delivery.sent_sop_instance_uid) == ("1.2.88", "2.25.1")
+    assert (delivery.verdict, delivery.status) == (Verdict.STORED, 0)
 
 
 def test_a_missing_saliency_is_null_and_not_a_json_null(path: Path, ledger: SqlLedger) -> None:
@@ -234,7 +249,7 @@ JOB = "INSERT INTO jobs (exam_id, stage, destination, state, attempt, crashes, c
         "UPDATE exams SET laterality = 'X'",
         "UPDATE instances SET content_sha256 = 'abc'",
         "INSERT INTO exams (instance_id, outcome) VALUES (1, 'pending')",
-        "INSERT INTO deliveries VALUES ('1.2', 'pacs', 0, 'stored', 1)",
+        "INSERT INTO deliveries VALUES ('1.2', 'pacs', 0, 'stored', '1.3', '1.2', 1)",
         "INSERT INTO journal (exam_id, at, event, detail) VALUES (99, 1, 'received', '')",
         "DELETE FROM instances",
     ],

@@ -7,15 +7,21 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
+from PIL import Image
+from pydicom.dataset import Dataset
 from pydicom.uid import (
     ComputedRadiographyImageStorage,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
 )
 
 from dicom_node.adapters.scu import (
@@ -29,10 +35,21 @@ from dicom_node.adapters.scu import (
 )
 from dicom_node.adapters.scu.echo import HINTS, Hint, Step, StepName, diagnose
 from dicom_node.adapters.scu.report_sender import REPORT_CLASSES
-from dicom_node.domain.delivery import ReportKind, ReportObject
+from dicom_node.domain.delivery import (
+    SOP_CLASS_NOT_SUPPORTED,
+    SOP_CLASSES,
+    Answer,
+    ReportKind,
+    ReportObject,
+)
 from dicom_node.domain.errors import Fault, NodeError, Permanent, Transient
 from dicom_node.domain.receipt import StoreStatus
 from dicom_node.scp.archive_peer import ArchivePeer
+from sr_templates.capture import build_capture
+from sr_templates.content import Device, NotAssessedContent
+from sr_templates.document import encode
+from sr_templates.source import read_source
+from sr_templates.uids import derived_uid
 from tests.builders.dicom_files import data_set_bytes, hand_dataset, write_file
 from tests.integration.peers import (
     ABORT,
@@ -44,21 +61,43 @@ from tests.integration.peers import (
 )
 
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
+COMPREHENSIVE_SR = "1.2.840.10008.5.1.4.1.1.88.33"
+ENHANCED_SR = "1.2.840.10008.5.1.4.1.1.88.22"
+CR_IMAGE = "1.2.840.10008.5.1.4.1.1.1"
+BASIC_TEXT_SR = "1.2.840.10008.5.1.4.1.1.88.11"
 
 
-def report(sop_class_uid: str = COMPREHENSIVE_3D_SR) -> ReportObject:
+def report(
+    sop_class_uid: str = COMPREHENSIVE_3D_SR,
+    *,
+    kind: ReportKind = ReportKind.MEASUREMENTS,
+    replaces: str | None = None,
+) -> ReportObject:
     dataset = hand_dataset(SOPClassUID=sop_class_uid)
+    if replaces is not None:
+        dataset.PredecessorDocumentsSequence = [replaced(sop_class_uid, replaces)]
     encoded = BytesIO()
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.save_as(encoded, enforce_file_format=True)
     return ReportObject(
-        kind=ReportKind.MEASUREMENTS,
+        kind=kind,
         sop_class_uid=sop_class_uid,
         sop_instance_uid=str(dataset.SOPInstanceUID),
         series_instance_uid=str(dataset.SeriesInstanceUID),
         encoded=encoded.getvalue(),
     )
+
+
+def replaced(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
+    study, series, instance = Dataset(), Dataset(), Dataset()
+    instance.ReferencedSOPClassUID = sop_class_uid
+    instance.ReferencedSOPInstanceUID = sop_instance_uid
+    series.SeriesInstanceUID = "2.25.1"
+    series.ReferencedSOPSequence = [instance]
+    study.StudyInstanceUID = "2.25.2"
+    study.ReferencedSeriesSequence = [series]
+    return study
 
 
 def sender_to(port: int, *, timeout_seconds: float = 10.0) -> DicomReportSender:
@@ -92,7 +131,7 @@ def test_storescp_stores_every_class_of_report(tmp_path: Path, sop_class_uid: st
     sent = report(sop_class_uid)
     with running_storescp(tmp_path / "pacs", "-pm", "--unique-filenames") as port:
         sender = sender_to(port)
-        assert sender.send("pacs", sent) == 0x0000
+        assert sender.send("pacs", sent).status == 0x0000
         sender.close()
     [stored] = (tmp_path / "pacs").iterdir()
     (tmp_path / "sent.dcm").write_bytes(sent.encoded)
@@ -103,7 +142,7 @@ def test_a_destination_that_takes_implicit_vr_only_gets_the_same_content(tmp_pat
     sent = report()
     with running_storescp(tmp_path / "pacs", "-pm", "+xi") as port:
         sender = sender_to(port)
-        assert sender.send("pacs", sent) == 0x0000
+        assert sender.send("pacs", sent).status == 0x0000
         sender.close()
     [path] = (tmp_path / "pacs").iterdir()
     stored = pydicom.dcmread(path)
@@ -115,7 +154,7 @@ def test_many_reports_go_over_one_association(archive: ArchivePeer) -> None:
     opened: list[object] = []
     sender = sender_to(archive.bound_port)
     for _ in range(5):
-        assert sender.send("pacs", report()) == 0x0000
+        assert sender.send("pacs", report()).status == 0x0000
         opened.append(sender._lines["pacs"]._association)
     sender.close()
     assert len(set(map(id, opened))) == 1
@@ -128,18 +167,18 @@ def test_an_idle_association_is_released_and_the_next_report_opens_another(
     monkeypatch.setattr(report_sender, "_IDLE_SECONDS", 0.5)
     monkeypatch.setattr(report_sender, "_MARGIN_SECONDS", 0.1)
     sender = sender_to(archive.bound_port)
-    assert sender.send("pacs", report()) == 0x0000
+    assert sender.send("pacs", report()).status == 0x0000
     first = sender._lines["pacs"]._association
     assert first is not None
     wait_until(lambda: first.is_released)
-    assert sender.send("pacs", report()) == 0x0000
+    assert sender.send("pacs", report()).status == 0x0000
     sender.close()
     assert len(archive.arrived) == 2
 
 
 def test_the_same_report_sent_again_is_the_same_object(archive: ArchivePeer) -> None:
     sent, sender = report(), sender_to(archive.bound_port)
-    assert [sender.send("pacs", sent) for _ in range(3)] == [0, 0, 0]
+    assert [sender.send("pacs", sent).status for _ in range(3)] == [0, 0, 0]
     sender.close()
     assert list(archive.arrived) == [sent.sop_instance_uid]
 
@@ -222,7 +261,7 @@ def test_a_restarted_destination_gets_a_new_association(tmp_path: Path) -> None:
     sender = sender_to(port)
     for _ in range(2):
         with running_storescp(tmp_path / "pacs", "-pm", port=port):
-            assert sender.send("pacs", report()) == 0x0000
+            assert sender.send("pacs", report()).status == 0x0000
     sender.close()
     assert len(list((tmp_path / "pacs").iterdir())) == 2
 
@@ -232,7 +271,7 @@ def test_the_destinations_status_is_returned(tmp_path: Path, status: int) -> Non
     peer = ArchivePeer(tmp_path / "archive", answer=lambda _uid: status)
     peer.start()
     sender = sender_to(peer.bound_port)
-    assert sender.send("pacs", report()) == status
+    assert sender.send("pacs", report()).status == status
     sender.close()
     peer.stop()
 
@@ -312,23 +351,120 @@ def test_storescp_that_is_too_slow_is_unavailable(tmp_path: Path) -> None:
     assert isinstance(error, Transient)
 
 
-def test_storescp_without_comprehensive_3d_sr_refuses_it_and_takes_others(tmp_path: Path) -> None:
-    """DCMTK 3.6.7 knows Comprehensive 3D SR only in promiscuous mode or by configuration."""
-    with running_storescp(tmp_path / "pacs", "-xf", str(_profile(tmp_path)), "Images") as port:
+def taking(folder: Path, *sop_classes: str) -> list[str]:
+    """Arguments for a storescp that takes these classes only, in Explicit VR Little Endian."""
+    path = folder / "storescp.cfg"
+    contexts = "".join(
+        f"PresentationContext{number} = {sop_class}\\Plain\n"
+        for number, sop_class in enumerate(sop_classes, 1)
+    )
+    path.write_text(
+        "[[TransferSyntaxes]]\n[Plain]\nTransferSyntax1 = LittleEndianExplicit\n"
+        f"[[PresentationContexts]]\n[Some]\n{contexts}"
+        "[[Profiles]]\n[Only]\nPresentationContexts = Some\n"
+    )
+    return ["-xf", str(path), "Only"]
+
+
+def stored_in(folder: Path) -> Dataset:
+    [path] = folder.iterdir()
+    return pydicom.dcmread(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "taken", "expected"),
+    [
+        (ReportKind.MEASUREMENTS, (COMPREHENSIVE_SR, ENHANCED_SR), COMPREHENSIVE_SR),
+        (ReportKind.MEASUREMENTS, (ENHANCED_SR, BASIC_TEXT_SR), ENHANCED_SR),
+        (ReportKind.NARRATIVE, (BASIC_TEXT_SR,), BASIC_TEXT_SR),
+        (ReportKind.NARRATIVE, (COMPREHENSIVE_SR, BASIC_TEXT_SR), COMPREHENSIVE_SR),
+    ],
+)
+def test_storescp_gets_the_first_sop_class_that_it_takes(
+    tmp_path: Path, kind: ReportKind, taken: tuple[str, ...], expected: str
+) -> None:
+    sent = report(SOP_CLASSES[kind][0], kind=kind)
+    with running_storescp(tmp_path / "pacs", *taking(tmp_path, *taken)) as port:
+        sender = sender_to(port)
+        answers = [sender.send("pacs", sent) for _ in range(2)]
+        sender.close()
+    stored = stored_in(tmp_path / "pacs")
+    assert answers[0] == answers[1]
+    assert answers[0] == Answer(
+        status=0,
+        sent_sop_class_uid=expected,
+        sent_sop_instance_uid=derived_uid(sent.sop_instance_uid, expected),
+    )
+    assert stored.SOPClassUID == stored.file_meta.MediaStorageSOPClassUID == expected
+    assert stored.SOPInstanceUID == answers[0].sent_sop_instance_uid
+
+
+def test_what_a_document_replaces_went_as_the_same_sop_class(tmp_path: Path) -> None:
+    sent = report(replaces="2.25.77")
+    with running_storescp(tmp_path / "pacs", *taking(tmp_path, ENHANCED_SR)) as port:
+        sender = sender_to(port)
+        sender.send("pacs", sent)
+        sender.close()
+    [study] = stored_in(tmp_path / "pacs").PredecessorDocumentsSequence
+    [replaced] = study.ReferencedSeriesSequence[0].ReferencedSOPSequence
+    assert replaced.ReferencedSOPClassUID == ENHANCED_SR
+    assert replaced.ReferencedSOPInstanceUID == derived_uid("2.25.77", ENHANCED_SR)
+
+
+def test_an_object_of_no_sop_class_that_storescp_takes_stays_and_others_go(tmp_path: Path) -> None:
+    with running_storescp(tmp_path / "pacs", *taking(tmp_path, BASIC_TEXT_SR)) as port:
+        sender = sender_to(port)
+        measurements = sender.send("pacs", report())
+        narrative = sender.send("pacs", report(ENHANCED_SR, kind=ReportKind.NARRATIVE))
+        sender.close()
+    assert measurements.status == SOP_CLASS_NOT_SUPPORTED
+    assert measurements.sent_sop_class_uid == COMPREHENSIVE_3D_SR
+    assert narrative.status == 0
+    assert stored_in(tmp_path / "pacs").SOPClassUID == BASIC_TEXT_SR
+
+
+def test_storescp_that_takes_no_report_at_all_refuses_the_association(tmp_path: Path) -> None:
+    with running_storescp(tmp_path / "pacs", *taking(tmp_path, CR_IMAGE)) as port:
         error = failure(port)
     assert isinstance(error, Permanent)
     assert error.fault is Fault.DESTINATION_REFUSED
 
 
-def _profile(folder: Path) -> Path:
-    path = folder / "storescp.cfg"
-    path.write_text(
-        "[[TransferSyntaxes]]\n[Plain]\nTransferSyntax1 = LittleEndianExplicit\n"
-        "[[PresentationContexts]]\n[Some]\n"
-        "PresentationContext1 = ComputedRadiographyImageStorage\\Plain\n"
-        "[[Profiles]]\n[Images]\nPresentationContexts = Some\n"
+@pytest.mark.parametrize(
+    ("options", "syntax"),
+    [(("-pm", "+xy"), JPEGBaseline8Bit), (("-pm", "+xi"), ImplicitVRLittleEndian)],
+)
+def test_a_picture_goes_compressed_where_that_is_taken_and_else_decoded(
+    tmp_path: Path, options: tuple[str, ...], syntax: str
+) -> None:
+    picture = Image.effect_noise((64, 48), 60).convert("RGB")
+    source = read_source(hand_dataset())
+    content = NotAssessedContent(
+        device=Device(name="n", manufacturer="m", model_name="b", software_version="1"),
+        content_sha256="ab" * 32,
+        language="en",
+        reported_at=datetime(2026, 3, 1, tzinfo=UTC),
+        synthetic=False,
+        reason="image_blank",
     )
-    return path
+    made = build_capture(source, content, picture)
+    sent = replace(
+        report(made.SOPClassUID, kind=ReportKind.CAPTURE),
+        encoded=encode(made),
+        sop_instance_uid=str(made.SOPInstanceUID),
+    )
+    with running_storescp(tmp_path / "pacs", *options) as port:
+        sender = sender_to(port)
+        assert sender.send("pacs", sent).status == 0
+        sender.close()
+    stored = stored_in(tmp_path / "pacs")
+    assert stored.file_meta.TransferSyntaxUID == syntax
+    assert stored.SOPInstanceUID == sent.sop_instance_uid
+    assert stored.LossyImageCompression == "01"
+    assert stored.PhotometricInterpretation == (
+        "YBR_FULL_422" if syntax == JPEGBaseline8Bit else "RGB"
+    )
+    assert np.abs(stored.pixel_array.astype(int).mean() - np.asarray(picture).mean()) < 20
 
 
 # --- exams
@@ -438,7 +574,7 @@ def test_a_good_destination_passes_every_step(archive: ArchivePeer) -> None:
 
 
 def test_storescp_for_images_only_cannot_take_reports(tmp_path: Path) -> None:
-    with running_storescp(tmp_path / "pacs", "-xf", str(_profile(tmp_path)), "Images") as port:
+    with running_storescp(tmp_path / "pacs", *taking(tmp_path, CR_IMAGE)) as port:
         last = steps_to(port)[-1]
     assert (last.name, last.ok, last.hint) == (StepName.CONTEXTS, False, Hint.NO_REPORT_CLASS)
 

@@ -84,6 +84,7 @@ def test_every_attribute_has_its_place(tmp_path: Path) -> None:
         birth_date=date(2016, 3, 2),
         study_date=date(2026, 3, 2),
         patient_age_months=120.0,
+        patient_id="ZZCANARY",
         invalid=(),
     )
 

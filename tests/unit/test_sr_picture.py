@@ -46,6 +46,7 @@ def assessed(**changes: Any) -> AssessedContent:
         "determination": "normal",
         "reference_id": "greulich-pyle-v-vi",
         "reference_title": "Greulich & Pyle 1959, V/VI",
+        "reference_sd_months": ((12.0, 2.7), (96.0, 8.8), (180.0, 11.2)),
         "notes": (),
     }
     return AssessedContent(**{**values, **changes})
@@ -56,23 +57,23 @@ def pixels_of(image: Image.Image) -> Any:
 
 
 def radiograph() -> Any:
-    return np.full((860, 780), 90, dtype=np.uint8)
+    return np.full((960, 620), 90, dtype=np.uint8)
 
 
 def test_the_hand_is_framed_where_it_is() -> None:
     image = annotate(radiograph(), assessed())
     assert image.size == SIZE
     assert image.mode == "RGB"
-    left_half = pixels_of(image)[:, :800]
+    left_half = pixels_of(image)[:, :680]
     rows, columns = np.nonzero((left_half == AMBER).all(axis=2))
-    origin = np.array([50, 40])  # the radiograph of 780 x 860 stands 1:1 in the room for it
+    origin = np.array([40, 40])  # the radiograph of 620 x 960 stands 1:1 in the room for it
     box = np.array([rows.min(), columns.min(), rows.max(), columns.max()]) - [*origin, *origin]
     assert box.tolist() == [200, 100, 600, 300]
 
 
 def drawn(image: Image.Image) -> Any:
-    """The radiograph of 780 x 860 within the picture, RGB as signed numbers."""
-    return pixels_of(image)[50:910, 40:820].astype(int)
+    """The radiograph of 620 x 960 within the picture, RGB as signed numbers."""
+    return pixels_of(image)[40:1000, 40:660].astype(int)
 
 
 def heatmap(*levels: tuple[int, ...]) -> Heatmap:
@@ -109,20 +110,20 @@ def test_the_radiograph_stays_legible_where_the_model_looked_most() -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_scale_of_the_colours_stands_below_the_radiograph(language: str) -> None:
-    legend = (slice(910, 960), slice(0, 820))
+    legend = (slice(1000, 1045), slice(0, 660))
     plain = pixels_of(annotate(radiograph(), assessed(language=language)))
     content = assessed(language=language, saliency=heatmap((0, 255)))
     scaled = pixels_of(annotate(radiograph(), content))
     assert (plain[legend] == plain[0, 0]).all()
     assert (scaled[legend] != plain[0, 0]).any()
-    assert (scaled[960:] == plain[0, 0]).all()
+    assert (scaled[1045:] == plain[0, 0]).all()
 
 
 def test_a_look_beyond_the_image_ends_at_its_edges() -> None:
     beyond = Heatmap(box=Box(left=-50, top=-50, right=900, bottom=900), levels=((255,),))
     image = pixels_of(annotate(radiograph(), assessed(saliency=beyond)))
-    assert (image[:50, :820] == image[0, 0]).all()
-    assert (image[50:910, :40] == image[0, 0]).all()
+    assert (image[:40, :680] == image[0, 0]).all()
+    assert (image[40:1000, :40] == image[0, 0]).all()
 
 
 @pytest.mark.parametrize("shape", [(299, 299), (2900, 2000), (300, 3000)])
@@ -131,7 +132,7 @@ def test_radiographs_of_any_size_stay_in_their_half(shape: tuple[int, int]) -> N
     image = pixels_of(annotate(np.full(shape, 200, dtype=np.uint8), assessed(hand_box=box)))
     assert (image[:40] == image[0, 0]).all()
     assert (image[-39:] == image[0, 0]).all()
-    assert (image[:, 822:858] == image[0, 0]).all()
+    assert (image[:, 662:698] == image[0, 0]).all()
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -15,11 +15,9 @@ from typing import Any
 
 import pytest
 from highdicom.sr import MeasurementReport, srread
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.config import disable_value_validation
-from pydicom.dataset import FileMetaDataset
 from pydicom.sr.coding import Code
-from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_node.adapters.reporter import SrReporter
 from dicom_node.domain.assessment import (
@@ -28,17 +26,15 @@ from dicom_node.domain.assessment import (
     HandBox,
     ModelIdentity,
     Note,
-    Prediction,
-    Saliency,
 )
 from dicom_node.domain.delivery import ReportKind, ReportObject
 from dicom_node.domain.eligibility import Disposition, Ineligible, Reason, screen
 from dicom_node.domain.errors import Fault, Permanent
-from dicom_node.domain.exam import Header, Laterality, Sex
+from dicom_node.domain.exam import Header, Laterality
 from dicom_node.ports import Reporter, ReportRequest
 from sr_templates import concepts
+from tests.builders.reports import assessment, radiograph, read, request_for
 
-REPORTED_AT = datetime(2024, 3, 5, 17, 22, 33, 123456, tzinfo=UTC)
 SECRET = "SEGREDO"
 OPTIONAL = [
     "PatientName",
@@ -57,86 +53,14 @@ OPTIONAL = [
 ]
 
 
-def radiograph() -> Dataset:
-    """The header of a plain CR hand, Latin-1, without pixels: the report reads none."""
-    dataset = Dataset()
-    dataset.SpecificCharacterSet = "ISO_IR 100"
-    dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
-    dataset.SOPInstanceUID = "1.2.3.4"
-    dataset.StudyInstanceUID = "1.2.3"
-    dataset.SeriesInstanceUID = "1.2.3.1"
-    dataset.Modality = "CR"
-    dataset.Manufacturer = "Maker"
-    dataset.PatientName = "JOSÉ DA CONCEIÇÃO"
-    dataset.PatientID = "7"
-    dataset.PatientBirthDate = "20100101"
-    dataset.PatientSex = "F"
-    dataset.AccessionNumber = "A1"
-    dataset.StudyID = "S1"
-    dataset.StudyDate = "20220701"
-    dataset.StudyTime = "101112"
-    dataset.ReferringPhysicianName = "ANDRÉ^SÃO"
-    dataset.StudyDescription = "Mão e punho"
-    dataset.PatientOrientation = ["L", "F"]
-    dataset.ImagerPixelSpacing = [0.1, 0.1]
-    dataset.Rows, dataset.Columns = 2000, 1600
-    return dataset
-
-
-def assessment(**changes: Any) -> Assessment:
-    prediction = Prediction(
-        bone_age_months=126.347,
-        sd_months=6.25,
-        hand_box=HandBox(left=100, top=120.5, right=1500, bottom=1900),
-        findings=(),
-        saliency=Saliency(
-            box=HandBox(left=16, top=13.5, right=1584, bottom=2000), levels=((9, 200), (30, 255))
-        ),
-        model=ModelIdentity(name="boneage-test", version="1.2.0", sha256="cd" * 32),
-    )
-    values: dict[str, Any] = {
-        "prediction": prediction,
-        "sex": Sex.FEMALE,
-        "laterality": Laterality.LEFT,
-        "view_position": "PA",
-        "chronological_age_months": 150.0,
-        "difference_months": 126.347 - 150.0,
-        "population_sd_months": 14.3,
-        "z_score": (126.347 - 150.0) / 14.3,
-        "determination": Determination.NORMAL,
-        "reference_id": "greulich-pyle-v-vi",
-        "reference_title": "Greulich & Pyle 1959, V/VI",
-        "notes": (),
-    }
-    return Assessment(**{**values, **changes})
-
-
 @pytest.fixture
 def sent(tmp_path: Path) -> Any:
     """Write a header as a received file and ask for its report."""
 
     def request(dataset: Dataset, finding: Assessment | Reason, **changes: Any) -> ReportRequest:
-        meta = FileMetaDataset()
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        meta.MediaStorageSOPClassUID = dataset.get("SOPClassUID", "1.2")
-        meta.MediaStorageSOPInstanceUID = dataset.get("SOPInstanceUID", "1.2")
-        dataset.file_meta = meta
-        path = tmp_path / "received.dcm"
-        dataset.save_as(path, enforce_file_format=True)
-        values: dict[str, Any] = {
-            "path": path,
-            "content_sha256": "ab" * 32,
-            "finding": finding,
-            "language": "pt-BR",
-            "reported_at": REPORTED_AT,
-        }
-        return ReportRequest(**{**values, **changes})
+        return request_for(tmp_path / "received.dcm", dataset, finding, **changes)
 
     return request
-
-
-def read(report: ReportObject) -> Dataset:
-    return dcmread(BytesIO(report.encoded))
 
 
 def items(dataset: Dataset) -> list[Dataset]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,20 +52,48 @@ def institution(name: str, **values: object) -> InstitutionSettings:
     )
 
 
+BOTH = frozenset({ReportKind.MEASUREMENTS, ReportKind.NARRATIVE})
+
+
+def route(**values: Any) -> Route:
+    """The route of an institution that wishes nothing, but for ``values``."""
+    defaults: dict[str, Any] = {
+        "language": "pt-BR",
+        "destinations": ("a-pacs", "b-pacs"),
+        "report_not_assessed": True,
+        "kinds": BOTH,
+        "keep_character_set": False,
+    }
+    return Route(**(defaults | values))
+
+
 def test_each_institution_has_its_own_route(wiring: Wiring) -> None:
-    assert wiring.route("a") == Route(
-        language="pt-BR", destinations=("a-pacs",), report_not_assessed=False
-    )
-    assert wiring.route("b") == Route(
-        language="en", destinations=("b-pacs",), report_not_assessed=True
-    )
+    assert wiring.route("a") == route(destinations=("a-pacs",), report_not_assessed=False)
+    assert wiring.route("b") == route(language="en", destinations=("b-pacs",))
 
 
 @pytest.mark.parametrize("institution_id", ["c", LOCAL_INSTITUTION])
 def test_who_names_no_destination_reports_to_all(wiring: Wiring, institution_id: str) -> None:
-    assert wiring.route(institution_id) == Route(
-        language="pt-BR", destinations=("a-pacs", "b-pacs"), report_not_assessed=True
-    )
+    assert wiring.route(institution_id) == route()
+
+
+@pytest.mark.parametrize(
+    ("wishes", "expected"),
+    [
+        ({"viewer_shows_sr": False}, {"kinds": BOTH | {ReportKind.CAPTURE}}),
+        ({"objects": ["pdf"]}, {"kinds": frozenset({ReportKind.PDF})}),
+        (
+            {"objects": ["narrative"], "viewer_shows_sr": False},
+            {"kinds": frozenset({ReportKind.NARRATIVE})},
+        ),
+        ({"character_set": "source"}, {"keep_character_set": True}),
+    ],
+)
+def test_an_institution_chooses_its_objects_and_its_character_set(
+    wishes: dict[str, object], expected: dict[str, object]
+) -> None:
+    settings = Settings(institutions=(institution("e", **wishes),))
+    assert Wiring(settings).route("e") == route(destinations=(), **expected)
 
 
 def test_an_unknown_institution_has_no_route(wiring: Wiring) -> None:

@@ -69,7 +69,11 @@ class Node:
         self.ledger = InMemoryLedger(self.clock)
         spool = NamedSpool()
         route = Route(
-            language="en", destinations=("pacs",), report_not_assessed=self.reports_not_assessed
+            language="en",
+            destinations=("pacs",),
+            report_not_assessed=self.reports_not_assessed,
+            kinds=frozenset(self.kinds),
+            keep_character_set=False,
         )
         self.work = self._worker(
             handlers={
@@ -78,6 +82,7 @@ class Node:
                     ledger=self.ledger,
                     read_header=lambda path: self.header(path),  # noqa: PLW0108 set by a test later
                     reports_not_assessed=lambda _: route.report_not_assessed,
+                    pseudonym=lambda _, header: header.patient_id or None,
                 ),
                 Stage.REPORT: Report(
                     spool=spool,
@@ -321,7 +326,7 @@ def test_a_destination_gets_only_the_kinds_of_objects_it_wants() -> None:
 
 
 def test_a_refusing_destination_is_tried_three_times_and_then_parked() -> None:
-    node = Node(sender=ScriptedSender([0xC000, 0x0000, 0xA900, 0x0122]))
+    node = Node(sender=ScriptedSender([0xC000, 0x0000, 0xA900, 0x0124]))
     node.receive("hand")
     for _ in range(3):
         node.run()
@@ -329,7 +334,67 @@ def test_a_refusing_destination_is_tried_three_times_and_then_parked() -> None:
     assert len(node.sender.sent) == 4
     [parked] = node.jobs(JobState.PARKED)
     assert parked.fault is Fault.DESTINATION_REFUSED
-    assert "0122" in parked.detail
+    assert "0124" in parked.detail
+
+
+def test_an_object_that_no_sop_class_fits_stays_away_when_another_one_arrives() -> None:
+    node = Node(sender=ScriptedSender([0x0122, 0x0000]))
+    node.receive("hand")
+    node.run()
+    assert node.finished[-1] is Stage.DELIVER
+    assert len(node.sender.sent) == 2
+    assert node.jobs(JobState.PARKED) == []
+
+
+def test_a_destination_that_takes_no_object_at_all_needs_a_person() -> None:
+    node = Node(sender=ScriptedSender([0x0122] * 20))
+    node.receive("hand")
+    for _ in range(3):
+        node.run()
+        node.clock.advance(3600)
+    [parked] = node.jobs(JobState.PARKED)
+    assert parked.fault is Fault.DESTINATION_REFUSED
+    assert "none of the SOP classes" in parked.detail
+
+
+def test_an_object_that_arrived_before_is_enough() -> None:
+    node = Node(sender=ScriptedSender([0x0000, Transient(Fault.DESTINATION_UNAVAILABLE, "gone")]))
+    node.receive("hand")
+    node.run()
+    node.sender.script = [0x0122]
+    node.clock.advance(3600)
+    node.run()
+    assert node.finished[-1] is Stage.DELIVER
+
+
+def test_a_corrected_header_revises_the_report_of_the_same_instance() -> None:
+    node = Node()
+    node.receive("hand")
+    node.run()
+    node.receive("hand corrected")
+    [parked] = node.jobs(JobState.PARKED)
+    node.ledger.jobs[parked.job_id] = replace(parked, state=JobState.QUEUED, fault=None)
+    node.run()
+    first, second = node.reporter.requests
+    assert first.previous is None
+    assert second.previous is not None
+    assert second.previous.revision == 1
+    assert [made.sop_instance_uid for made in second.previous.objects] == ["2.25.1.0", "2.25.1.1"]
+
+
+def test_earlier_exams_of_the_patient_are_handed_to_the_report() -> None:
+    earlier = replace(HAND, patient_id="7", study_date=date(2021, 1, 1))
+    later = replace(HAND, patient_id="7", study_date=date(2022, 1, 1))
+    headers = {"early": earlier, "late": later, "other": replace(later, patient_id="8")}
+    node = Node(header=lambda path: headers[path.name])
+    for number, name in enumerate(headers):
+        node.receive(name, uid=f"1.2.{number}")
+        node.run()
+    findings = [request.finding for request in node.reporter.requests]
+    assert all(isinstance(finding, Assessment) for finding in findings)
+    priors = [finding.priors for finding in findings if isinstance(finding, Assessment)]
+    assert [len(found) for found in priors] == [0, 1, 0]
+    assert priors[1][0].study_date == date(2021, 1, 1)
 
 
 def test_an_error_that_nobody_expected_parks_the_job_without_its_text() -> None:

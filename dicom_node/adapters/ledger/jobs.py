@@ -64,6 +64,7 @@ class JournalLine(StrEnum):
     RETRY_LATER = "retry_later"
     LEASE_EXPIRED = "lease_expired"
     PARKED = "parked"
+    OPERATOR_REASSESSED = "operator_reassessed"
     OPERATOR_RETRIED = "operator_retried"
     OPERATOR_PARKED = "operator_parked"
     OPERATOR_DISCARDED = "operator_discarded"

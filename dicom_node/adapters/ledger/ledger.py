@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -27,8 +28,8 @@ from dicom_node.adapters.ledger.schema import (
     predictions,
     reports,
 )
-from dicom_node.domain.assessment import Prediction
-from dicom_node.domain.delivery import Delivery, ReportObject, Verdict
+from dicom_node.domain.assessment import Prediction, PriorResult
+from dicom_node.domain.delivery import Delivery, PreviousReport, ReportObject, Verdict
 from dicom_node.domain.eligibility import Reason
 from dicom_node.domain.errors import Fault
 from dicom_node.domain.exam import UNKNOWN_SENDER, Exam, Instance, Outcome, Receipt
@@ -127,6 +128,16 @@ class SqlLedger:
         with self._database.read() as connection:
             return rows.prediction(connection, exam_id)
 
+    def prior_results(self, exam_id: int) -> tuple[PriorResult, ...]:
+        """What was assessed of the same patient at earlier study dates, oldest first."""
+        with self._database.read() as connection:
+            return rows.prior_results(connection, exam_id)
+
+    def previous_report(self, exam_id: int) -> PreviousReport | None:
+        """The last report about the exam's SOP instance from its institution."""
+        with self._database.read() as connection:
+            return rows.previous_report(connection, exam_id)
+
     def complete_screen(self, job: Job, eligibility: Eligibility) -> None:
         """Eligible: store it and queue job(INFER)."""
         with self._complete(job, JournalLine.SCREENED) as (connection, now):
@@ -138,6 +149,8 @@ class SqlLedger:
                 laterality=eligibility.laterality,
                 view_position=eligibility.view_position,
                 chronological_age_months=eligibility.chronological_age_months,
+                study_date=eligibility.study_date,
+                patient_pseudonym=eligibility.patient_pseudonym,
                 notes=list(eligibility.notes),
             )
             steps.enqueue(connection, job.exam_id, Stage.INFER, now=now)
@@ -169,24 +182,40 @@ class SqlLedger:
                 steps.enqueue(connection, job.exam_id, Stage.REPORT, now=now)
 
     def complete_infer(self, job: Job, prediction: Prediction) -> None:
-        """Store the prediction, set the outcome ASSESSED and queue job(REPORT)."""
+        """Store the prediction, in place of an earlier one, set the outcome ASSESSED and queue
+        job(REPORT)."""
         model = f"{prediction.model.name}@{prediction.model.version}"
         with self._complete(job, JournalLine.ASSESSED, model=model) as (connection, now):
             values = rows.prediction_values(prediction)
-            connection.execute(insert(predictions).values(exam_id=job.exam_id, **values))
-            _change_exam(connection, job, outcome=Outcome.ASSESSED)
+            connection.execute(
+                sqlite.insert(predictions)
+                .values(exam_id=job.exam_id, **values)
+                .on_conflict_do_update(index_elements=["exam_id"], set_=values)
+            )
+            _change_exam(connection, job, outcome=Outcome.ASSESSED, reason=None)
             steps.enqueue(connection, job.exam_id, Stage.REPORT, now=now)
 
     def complete_report(
-        self, job: Job, objects: Sequence[ReportObject], destinations: Sequence[str]
+        self,
+        job: Job,
+        objects: Sequence[ReportObject],
+        destinations: Sequence[str],
+        *,
+        revision: int,
     ) -> None:
-        """Store the encoded objects and queue one job(DELIVER) per destination.
+        """Store the encoded objects of this revision, those that are not stored yet, and queue one
+        job(DELIVER) per destination.
 
         Without destinations the exam is done.
         """
-        with self._complete(job, JournalLine.REPORTED, objects=len(objects)) as (connection, now):
-            lines = [{"exam_id": job.exam_id, **rows.report_values(made)} for made in objects]
-            connection.execute(insert(reports), lines)
+        facts = {"objects": len(objects), "revision": revision}
+        with self._complete(job, JournalLine.REPORTED, **facts) as (connection, now):
+            common = {"exam_id": job.exam_id, "revision": revision}
+            lines = [common | rows.report_values(made) for made in objects]
+            connection.execute(
+                sqlite.insert(reports).on_conflict_do_nothing(index_elements=["sop_instance_uid"]),
+                lines,
+            )
             for destination in dict.fromkeys(destinations):
                 steps.enqueue(
                     connection, job.exam_id, Stage.DELIVER, now=now, destination=destination
@@ -195,7 +224,8 @@ class SqlLedger:
                 steps.note(connection, job.exam_id, JournalLine.NOTHING_TO_DELIVER, now=now)
 
     def report_objects(self, exam_id: int) -> tuple[ReportObject, ...]:
-        """The encoded objects of an exam's report, in the order in which they were stored."""
+        """The encoded objects of the last revision of an exam's report, in the order in which they
+        were stored."""
         with self._database.read() as connection:
             return rows.report_objects(connection, exam_id)
 
@@ -211,8 +241,9 @@ class SqlLedger:
                 JournalLine.ANSWERED,
                 now=now,
                 object=delivery.sop_instance_uid,
-                status=f"0x{delivery.status:04X}",
+                status=f"0x{delivery.answer.status:04X}",
                 verdict=delivery.verdict,
+                **_sent_as(delivery),
             )
 
     def delivered(self, exam_id: int, destination: str) -> frozenset[str]:
@@ -294,8 +325,16 @@ def _change_exam(connection: Connection, job: Job, **values: object) -> None:
     connection.execute(update(exams).where(exams.c.exam_id == job.exam_id).values(**values))
 
 
+def _sent_as(delivery: Delivery) -> dict[str, str]:
+    """What to say where the object went as another SOP class than the one it was made in."""
+    if delivery.answer.sent_sop_instance_uid == delivery.sop_instance_uid:
+        return {}
+    answer = delivery.answer
+    return {"as": answer.sent_sop_instance_uid, "sop_class": answer.sent_sop_class_uid}
+
+
 def _upsert_delivery(connection: Connection, delivery: Delivery, *, now: datetime) -> None:
-    answer = {"status": delivery.status, "verdict": delivery.verdict, "answered_at": now}
+    answer = asdict(delivery.answer) | {"verdict": delivery.verdict, "answered_at": now}
     connection.execute(
         sqlite.insert(deliveries)
         .values(

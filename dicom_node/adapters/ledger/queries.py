@@ -45,8 +45,9 @@ class ExamSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredReport:
-    """One report object without its bytes."""
+    """One report object without its bytes. ``revision``: 1 for the first report of an image."""
 
+    revision: int
     kind: ReportKind
     sop_class_uid: str
     sop_instance_uid: str
@@ -63,6 +64,9 @@ class DeliveryAnswer:
     status: int
     """Status of the C-STORE response (0000,0900)."""
     verdict: Verdict
+    sent_sop_class_uid: str
+    sent_sop_instance_uid: str
+    """As what the object was sent: see ``SOP_CLASSES`` in ``dicom_node/domain/delivery.py``."""
     answered_at: datetime
 
 
@@ -193,6 +197,20 @@ class OperatorLedger:
         with self._database.read() as connection:
             return frozenset(connection.execute(select(instances.c.content_sha256)).scalars())
 
+    def reassess(self, exam_id: int) -> None:
+        """Screen and assess an exam again, with the model that runs now; its report is revised if
+        anything has changed.
+
+        Raises ``KeyError`` for an unknown exam and ``ForbiddenTransition`` while it has open jobs.
+        """
+        now = self._clock.now()
+        with self._database.write() as connection:
+            rows.exam(connection, exam_id)
+            if _jobs(connection, exam_id=exam_id, only_open=True):
+                raise ForbiddenTransition(f"exam {exam_id} has open jobs: finish those first")
+            steps.enqueue(connection, exam_id, Stage.SCREEN, now=now)
+            steps.note(connection, exam_id, JournalLine.OPERATOR_REASSESSED, now=now)
+
     def retry_job(self, job_id: int) -> None:
         """Queue a parked job at once; its age and its crashes count from now.
 
@@ -264,6 +282,7 @@ def _jobs(connection: Connection, *, exam_id: int, only_open: bool = False) -> t
 def _reports(connection: Connection, exam_id: int) -> tuple[StoredReport, ...]:
     wanted = (
         select(
+            reports.c.revision,
             reports.c.kind,
             reports.c.sop_class_uid,
             reports.c.sop_instance_uid,

@@ -5,12 +5,19 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, func, select
 
 from dicom_node.adapters.ledger.schema import exams, instances, predictions, reports
-from dicom_node.domain.assessment import HandBox, ModelIdentity, Note, Prediction, Saliency
-from dicom_node.domain.delivery import ReportObject
-from dicom_node.domain.exam import Exam, Instance
+from dicom_node.domain.assessment import (
+    HandBox,
+    ModelIdentity,
+    Note,
+    Prediction,
+    PriorResult,
+    Saliency,
+)
+from dicom_node.domain.delivery import PreviousReport, ReportObject
+from dicom_node.domain.exam import Exam, Instance, Outcome
 from dicom_node.ports import Eligibility
 
 _INSTANCE_COLUMNS = tuple(column for column in instances.c if column.name != "instance_id")
@@ -72,6 +79,8 @@ def eligibility(connection: Connection, exam_id: int) -> Eligibility | None:
         laterality=row.laterality,
         view_position=row.view_position,
         chronological_age_months=row.chronological_age_months,
+        study_date=row.study_date,
+        patient_pseudonym=row.patient_pseudonym,
         notes=tuple(Note(note) for note in row.notes),
     )
 
@@ -108,9 +117,36 @@ def _prediction(row: Row[*tuple[Any, ...]]) -> Prediction:
         ),
         findings=tuple(Note(found) for found in row.findings),
         saliency=None if row.saliency is None else _saliency(row.saliency),
-        model=ModelIdentity(
-            name=row.model_name, version=row.model_version, sha256=row.model_sha256
-        ),
+        model=_model(row),
+    )
+
+
+def _model(row: Row[*tuple[Any, ...]]) -> ModelIdentity:
+    return ModelIdentity(name=row.model_name, version=row.model_version, sha256=row.model_sha256)
+
+
+def prior_results(connection: Connection, exam_id: int) -> tuple[PriorResult, ...]:
+    """Assessed exams of the same patient at earlier study dates, oldest first."""
+    this = select(exams).where(exams.c.exam_id == exam_id).subquery()
+    wanted = (
+        select(exams.c.study_date, exams.c.chronological_age_months, predictions)
+        .join(predictions, predictions.c.exam_id == exams.c.exam_id)
+        .join(this, this.c.patient_pseudonym == exams.c.patient_pseudonym)
+        .where(
+            exams.c.outcome == Outcome.ASSESSED,
+            exams.c.patient_pseudonym.is_not(None),
+            exams.c.study_date < this.c.study_date,
+        )
+        .order_by(exams.c.study_date, exams.c.exam_id)
+    )
+    return tuple(
+        PriorResult(
+            study_date=row.study_date,
+            chronological_age_months=row.chronological_age_months,
+            bone_age_months=row.bone_age_months,
+            model=_model(row),
+        )
+        for row in connection.execute(wanted)
     )
 
 
@@ -125,8 +161,38 @@ def report_values(made: ReportObject) -> dict[str, object]:
 
 
 def report_objects(connection: Connection, exam_id: int) -> tuple[ReportObject, ...]:
-    """The objects of one exam, in the order in which they were stored."""
+    """The objects of the last revision of one exam's report, in the order in which they were
+    stored."""
+    last = select(func.max(reports.c.revision)).where(reports.c.exam_id == exam_id)
     stored = (
-        select(*_REPORT_COLUMNS).where(reports.c.exam_id == exam_id).order_by(reports.c.report_id)
+        select(*_REPORT_COLUMNS)
+        .where(reports.c.exam_id == exam_id, reports.c.revision == last.scalar_subquery())
+        .order_by(reports.c.report_id)
     )
     return tuple(ReportObject(**row._mapping) for row in connection.execute(stored))
+
+
+def previous_report(connection: Connection, exam_id: int) -> PreviousReport | None:
+    """The report of the highest revision about the same SOP instance from the same institution."""
+    this = (
+        select(instances.c.sop_instance_uid, instances.c.institution_id)
+        .join(exams, exams.c.instance_id == instances.c.instance_id)
+        .where(exams.c.exam_id == exam_id)
+        .subquery()
+    )
+    last = (
+        select(reports.c.exam_id, reports.c.revision)
+        .join(exams, exams.c.exam_id == reports.c.exam_id)
+        .join(instances, instances.c.instance_id == exams.c.instance_id)
+        .join(
+            this,
+            (this.c.sop_instance_uid == instances.c.sop_instance_uid)
+            & (this.c.institution_id == instances.c.institution_id),
+        )
+        .order_by(reports.c.revision.desc(), reports.c.report_id.desc())
+        .limit(1)
+    )
+    row = connection.execute(last).first()
+    if row is None:
+        return None
+    return PreviousReport(revision=row.revision, objects=report_objects(connection, row.exam_id))

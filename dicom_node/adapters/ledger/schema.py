@@ -15,6 +15,7 @@ from sqlalchemy import (
     JSON,
     CheckConstraint,
     Column,
+    Date,
     Dialect,
     Enum,
     Float,
@@ -117,10 +118,17 @@ exams = Table(
     Column("view_position", String(64)),
     Column("chronological_age_months", Float),
     Column("notes", JSON, nullable=False, server_default="[]"),
+    Column("patient_pseudonym", String(64)),
+    Column("study_date", Date),
     CheckConstraint(
         "(reason IS NOT NULL) = (outcome IN ('not_assessed', 'ignored'))", name="reason"
     ),
     Index("exams_by_outcome", "outcome", "reason"),
+    Index(
+        "exams_of_patient",
+        "patient_pseudonym",
+        sqlite_where=text("patient_pseudonym IS NOT NULL"),
+    ),
     sqlite_autoincrement=True,
 )
 
@@ -175,12 +183,14 @@ reports = Table(
     metadata,
     Column("report_id", Integer, primary_key=True),
     Column("exam_id", ForeignKey("exams.exam_id"), nullable=False),
+    Column("revision", Integer, nullable=False),
     Column("kind", _words(ReportKind, name="kind"), nullable=False),
     Column("sop_class_uid", String(64), nullable=False),
     Column("sop_instance_uid", String(64), nullable=False, unique=True),
     Column("series_instance_uid", String(64), nullable=False),
     Column("encoded", LargeBinary, nullable=False),
     Index("reports_of_exam", "exam_id"),
+    CheckConstraint("revision >= 1", name="revision"),
 )
 
 deliveries = Table(
@@ -190,6 +200,8 @@ deliveries = Table(
     Column("destination", String(64), primary_key=True),
     Column("status", Integer, nullable=False),
     Column("verdict", _words(Verdict, name="verdict"), nullable=False),
+    Column("sent_sop_class_uid", String(64), nullable=False),
+    Column("sent_sop_instance_uid", String(64), nullable=False),
     Column("answered_at", UtcSeconds, nullable=False),
 )
 

@@ -10,7 +10,7 @@ from io import BytesIO
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
 from pynetdicom.association import Association
 
 from dicom_node.adapters.scu.association import (
@@ -18,10 +18,15 @@ from dicom_node.adapters.scu.association import (
     accepted_pairs,
     contexts_for,
     open_association,
-    uid_name,
 )
-from dicom_node.domain.delivery import ReportObject
+from dicom_node.domain.delivery import (
+    SOP_CLASS_NOT_SUPPORTED,
+    SOP_CLASSES,
+    Answer,
+    ReportObject,
+)
 from dicom_node.domain.errors import Fault, Permanent, Transient
+from sr_templates.uids import derived_uid
 
 REPORT_CLASSES: tuple[str, ...] = (
     "1.2.840.10008.5.1.4.1.1.88.34",  # Comprehensive 3D SR
@@ -31,14 +36,18 @@ REPORT_CLASSES: tuple[str, ...] = (
     "1.2.840.10008.5.1.4.1.1.104.1",  # Encapsulated PDF
     "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture Image
 )
-"""SOP classes that the node proposes to a destination, each in Explicit and Implicit VR Little
-Endian."""
+"""SOP classes that the node proposes to a destination."""
 
-REPORT_PAIRS: tuple[tuple[str, str], ...] = tuple(
-    (sop_class, syntax)
-    for sop_class in REPORT_CLASSES
-    for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+REPORT_PAIRS: tuple[tuple[str, str], ...] = (
+    *(
+        (sop_class, syntax)
+        for sop_class in REPORT_CLASSES
+        for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+    ),
+    (_SECONDARY_CAPTURE, JPEGBaseline8Bit),
 )
+"""With the transfer syntaxes of each."""
 _IDLE_SECONDS = 10.0
 """After so long without work the association is released."""
 _MARGIN_SECONDS = 2.0
@@ -66,13 +75,15 @@ class DicomReportSender:
             destination.name: _Line(destination, calling_ae_title) for destination in destinations
         }
 
-    def send(self, destination: str, report: ReportObject) -> int:
-        """Send one object (PS3.4 B); return the status (0000,0900) of the response.
+    def send(self, destination: str, report: ReportObject) -> Answer:
+        """Send one object (PS3.4 B) as the first of its SOP classes that the peer accepts.
 
-        Raises ``Transient`` (DESTINATION_UNAVAILABLE) when no answer came: the object may be
-        stored or not, and its UID makes sending again harmless; ``Permanent``
-        (DESTINATION_REFUSED) when the peer rejects the association for good or does not accept the
-        SOP class, ``Permanent`` (DESTINATION_UNKNOWN) for a name that is not configured.
+        As another class it is another instance: its UID follows from the object's own and the
+        class, so it is the same one every time. Raises ``Transient`` (DESTINATION_UNAVAILABLE)
+        when no answer came: the object may be stored or not, and its UID makes sending again
+        harmless; ``Permanent`` (DESTINATION_REFUSED) when the peer rejects the association for
+        good or accepts no class at all, ``Permanent`` (DESTINATION_UNKNOWN) for a name that is not
+        configured.
         """
         line = self._lines.get(destination)
         if line is None:
@@ -102,21 +113,20 @@ class _Line:
         self._used_at = 0.0
         self._lock = threading.Lock()
 
-    def send(self, report: ReportObject) -> int:
+    def send(self, report: ReportObject) -> Answer:
         """Send on the open association; when it turns out to be dead, once more on a new one."""
-        dataset = pydicom.dcmread(BytesIO(report.encoded))
         with self._lock:
             kept = self._kept_association()
-            status = self._store(kept, dataset) if kept else None
-            if status is None:
-                status = self._store(self._open(), dataset)
-        if status is None:
+            answer = self._store(kept, report) if kept else None
+            if answer is None:
+                answer = self._store(self._open(), report)
+        if answer is None:
             raise Transient(
                 Fault.DESTINATION_UNAVAILABLE,
                 f"destination {self._name} ({self._peer}) did not answer the C-STORE: "
                 "it is tried again",
             )
-        return status
+        return answer
 
     def close(self) -> None:
         """Release the association, if there is one."""
@@ -143,21 +153,60 @@ class _Line:
         self._association = association
         return association
 
-    def _store(self, association: Association, dataset: Dataset) -> int | None:
-        """Status of the response, None when none came."""
-        self._check_accepted(association, str(dataset.SOPClassUID))
+    def _store(self, association: Association, report: ReportObject) -> Answer | None:
+        """The peer's answer, None when none came."""
+        dataset = _as_accepted(report, accepted_pairs(association))
+        if dataset is None:
+            return Answer(
+                status=SOP_CLASS_NOT_SUPPORTED,
+                sent_sop_class_uid=report.sop_class_uid,
+                sent_sop_instance_uid=report.sop_instance_uid,
+            )
         try:
             answer = association.send_c_store(dataset)
         except RuntimeError:  # the association ended since it was looked at
             return None
         self._used_at = time.monotonic()
         status = answer.get("Status")
-        return None if status is None else int(status)
+        if status is None:
+            return None
+        return Answer(
+            status=int(status),
+            sent_sop_class_uid=str(dataset.SOPClassUID),
+            sent_sop_instance_uid=str(dataset.SOPInstanceUID),
+        )
 
-    def _check_accepted(self, association: Association, sop_class_uid: str) -> None:
-        if not any(sop_class == sop_class_uid for sop_class, _ in accepted_pairs(association)):
-            raise Permanent(
-                Fault.DESTINATION_REFUSED,
-                f"destination {self._name} ({self._peer}) does not accept "
-                f"{uid_name(sop_class_uid)}: configure it there",
-            )
+
+def _as_accepted(report: ReportObject, accepted: frozenset[tuple[str, str]]) -> Dataset | None:
+    """The object as the first of its SOP classes that is accepted, None when none is; a picture
+    without compression where that is not accepted."""
+    classes = {sop_class for sop_class, _ in accepted}
+    chosen = next((uid for uid in _classes(report) if uid in classes), None)
+    if chosen is None:
+        return None
+    dataset = pydicom.dcmread(BytesIO(report.encoded))
+    if chosen != report.sop_class_uid:
+        _change_class(dataset, chosen)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_compressed and (chosen, str(syntax)) not in accepted:
+        dataset.decompress(generate_instance_uid=False)
+    return dataset
+
+
+def _change_class(dataset: Dataset, chosen: str) -> None:
+    """As another class it is another instance, and what it replaces went as that class too."""
+    made_as = dataset.SOPClassUID
+    dataset.SOPInstanceUID = derived_uid(dataset.SOPInstanceUID, chosen)
+    dataset.SOPClassUID = chosen
+    for study in dataset.get("PredecessorDocumentsSequence", []):
+        for series in study.ReferencedSeriesSequence:
+            for replaced in series.ReferencedSOPSequence:
+                if replaced.ReferencedSOPClassUID == made_as:
+                    uid = derived_uid(replaced.ReferencedSOPInstanceUID, chosen)
+                    replaced.ReferencedSOPInstanceUID = uid
+                    replaced.ReferencedSOPClassUID = chosen
+
+
+def _classes(report: ReportObject) -> tuple[str, ...]:
+    others = (uid for uid in SOP_CLASSES[report.kind] if uid != report.sop_class_uid)
+    return (report.sop_class_uid, *others)

@@ -1,0 +1,109 @@
+"""Headers of received radiographs, assessments of them and requests for their reports."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from pydicom import Dataset, dcmread
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from dicom_node.domain.assessment import (
+    Assessment,
+    Determination,
+    HandBox,
+    ModelIdentity,
+    Prediction,
+    Saliency,
+)
+from dicom_node.domain.delivery import ReportObject
+from dicom_node.domain.eligibility import Reason
+from dicom_node.domain.exam import Laterality, Sex
+from dicom_node.ports import ReportRequest
+
+REPORTED_AT = datetime(2024, 3, 5, 17, 22, 33, 123456, tzinfo=UTC)
+
+
+def radiograph() -> Dataset:
+    """The header of a plain CR hand, Latin-1, without pixels: the report reads none."""
+    dataset = Dataset()
+    dataset.SpecificCharacterSet = "ISO_IR 100"
+    dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
+    dataset.SOPInstanceUID = "1.2.3.4"
+    dataset.StudyInstanceUID = "1.2.3"
+    dataset.SeriesInstanceUID = "1.2.3.1"
+    dataset.Modality = "CR"
+    dataset.Manufacturer = "Maker"
+    dataset.PatientName = "JOSÉ DA CONCEIÇÃO"
+    dataset.PatientID = "7"
+    dataset.PatientBirthDate = "20100101"
+    dataset.PatientSex = "F"
+    dataset.AccessionNumber = "A1"
+    dataset.StudyID = "S1"
+    dataset.StudyDate = "20220701"
+    dataset.StudyTime = "101112"
+    dataset.ReferringPhysicianName = "ANDRÉ^SÃO"
+    dataset.StudyDescription = "Mão e punho"
+    dataset.PatientOrientation = ["L", "F"]
+    dataset.ImagerPixelSpacing = [0.1, 0.1]
+    dataset.Rows, dataset.Columns = 2000, 1600
+    return dataset
+
+
+def assessment(**changes: Any) -> Assessment:
+    prediction = Prediction(
+        bone_age_months=126.347,
+        sd_months=6.25,
+        hand_box=HandBox(left=100, top=120.5, right=1500, bottom=1900),
+        findings=(),
+        saliency=Saliency(
+            box=HandBox(left=16, top=13.5, right=1584, bottom=2000), levels=((9, 200), (30, 255))
+        ),
+        model=ModelIdentity(name="boneage-test", version="1.2.0", sha256="cd" * 32),
+    )
+    values: dict[str, Any] = {
+        "prediction": prediction,
+        "sex": Sex.FEMALE,
+        "laterality": Laterality.LEFT,
+        "view_position": "PA",
+        "chronological_age_months": 150.0,
+        "difference_months": 126.347 - 150.0,
+        "population_sd_months": 14.3,
+        "z_score": (126.347 - 150.0) / 14.3,
+        "determination": Determination.NORMAL,
+        "reference_id": "greulich-pyle-v-vi",
+        "reference_title": "Greulich & Pyle 1959, V/VI",
+        "reference_sd_months": ((12.0, 2.7), (96.0, 8.8), (180.0, 11.2)),
+        "notes": (),
+        "study_date": date(2022, 7, 1),
+        "priors": (),
+    }
+    return Assessment(**{**values, **changes})
+
+
+def request_for(
+    path: Path, dataset: Dataset, finding: Assessment | Reason, **changes: Any
+) -> ReportRequest:
+    """Write a header as the received file ``path`` and ask for its report."""
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = dataset.get("SOPClassUID", "1.2")
+    meta.MediaStorageSOPInstanceUID = dataset.get("SOPInstanceUID", "1.2")
+    dataset.file_meta = meta
+    dataset.save_as(path, enforce_file_format=True)
+    values: dict[str, Any] = {
+        "path": path,
+        "content_sha256": "ab" * 32,
+        "finding": finding,
+        "language": "pt-BR",
+        "reported_at": REPORTED_AT,
+    }
+    return ReportRequest(**{**values, **changes})
+
+
+def read(report: ReportObject) -> Dataset:
+    """A report object as a data set."""
+    return dcmread(BytesIO(report.encoded))
