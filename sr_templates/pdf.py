@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from io import BytesIO
 
-import numpy as np
 from highdicom.base import SOPClass
-from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
+from reportlab import rl_config
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.units import mm
 from reportlab.lib.utils import ImageReader, simpleSplit
@@ -20,24 +19,22 @@ from sr_templates.capture import source_reference
 from sr_templates.content import AssessedContent, ReportContent
 from sr_templates.document import PDF, instance_arguments, marked
 from sr_templates.growth_chart import growth_chart
-from sr_templates.picture import radiograph
 from sr_templates.source import Source
 from sr_templates.statements import Statements, statements
 
+rl_config.useA85 = 0  # streams as bytes: the text encoding is slow and a quarter larger
 _WIDTH: float = A4[0]
 _HEIGHT: float = A4[1]
 _MARGIN: float = 18 * mm
 _PICTURE_HEIGHT: float = 92 * mm
 _GAP: float = 6 * mm
 _LINE_HEIGHT = 1.3
-_ROOM = (800, 1100)
-"""Most columns and rows of the radiograph on the page: about 200 dots an inch."""
 _REGULAR, _BOLD = "Helvetica", "Helvetica-Bold"
 """Two of the fonts that every PDF reader has; the texts keep to ISO 8859-1, which these cover."""
 
 
-def build_pdf(source: Source, content: ReportContent, pixels: NDArray[np.uint8] | None) -> Dataset:
-    """The whole object. ``pixels`` as in :func:`sr_templates.picture.annotate`."""
+def build_pdf(source: Source, content: ReportContent, shown: Image.Image | None) -> Dataset:
+    """The whole object. ``shown`` as in :func:`sr_templates.picture.annotate`."""
     said = statements(content)
     document = SOPClass(
         study_instance_uid=source.study_instance_uid,
@@ -54,26 +51,26 @@ def build_pdf(source: Source, content: ReportContent, pixels: NDArray[np.uint8] 
     document.ConceptNameCodeSequence = None
     document.VerificationFlag = "UNVERIFIED"
     document.MIMETypeOfEncapsulatedDocument = "application/pdf"
-    page = draw_page(said, content, pixels)
+    page = draw_page(said, content, shown)
     document.EncapsulatedDocumentLength = len(page)
     document.EncapsulatedDocument = page + b"\0" * (len(page) % 2)
     return marked(document, source, content)
 
 
-def draw_page(said: Statements, content: ReportContent, pixels: NDArray[np.uint8] | None) -> bytes:
+def draw_page(said: Statements, content: ReportContent, shown: Image.Image | None) -> bytes:
     """A PDF of one A4 page; the same report gives the same bytes."""
     with BytesIO() as file:
         canvas = Canvas(file, pagesize=A4, invariant=1)
         canvas.setTitle(said.title)
-        top = _draw_pictures(canvas, list(_pictures(content, pixels)))
+        top = _draw_pictures(canvas, list(_pictures(content, shown)))
         _draw_text(canvas, list(_paragraphs(said)), top)
         canvas.save()
         return file.getvalue()
 
 
-def _pictures(content: ReportContent, pixels: NDArray[np.uint8] | None) -> Iterator[Image.Image]:
-    if pixels is not None:
-        yield radiograph(pixels, content, _ROOM)
+def _pictures(content: ReportContent, shown: Image.Image | None) -> Iterator[Image.Image]:
+    if shown is not None:
+        yield shown
     if isinstance(content, AssessedContent):
         chart = growth_chart(content)
         if chart is not None:

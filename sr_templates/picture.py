@@ -49,23 +49,21 @@ class _Paragraph:
     """Pixels below."""
 
 
-def annotate(pixels: NDArray[np.uint8] | None, content: ReportContent) -> Image.Image:
-    """An RGB picture of 1920 x 1080 pixels.
+def annotate(shown: Image.Image | None, content: ReportContent) -> Image.Image:
+    """An RGB picture of 1920 x 1080 pixels with the words of the report.
 
-    ``pixels``: the source image, shape (Rows, Columns), uint8, bright bones; the hand's box is in
-    its coordinates. None: no image is shown. Raises ``ValueError`` for other arrays,
+    ``shown``: what :func:`radiograph` drew; None: no image is shown. Raises
     :class:`InvalidContent` for codes without a text.
     """
     said = statements(content)
     picture = Image.new("RGB", SIZE, _BACKGROUND)
-    if pixels is not None:
-        shown = radiograph(pixels, content, _IMAGE_SIZE)
+    if shown is not None:
         left = _MARGIN + (_IMAGE_SIZE[0] - shown.width) // 2
         top = _MARGIN + (_IMAGE_SIZE[1] - shown.height) // 2
         picture.paste(shown, (left, top))
     chart = None
     if isinstance(content, AssessedContent):
-        if pixels is not None and content.saliency:
+        if shown is not None and content.saliency:
             _draw_legend(picture, wording(content.language))
         chart = growth_chart.growth_chart(content)
     if chart is not None:
@@ -76,17 +74,19 @@ def annotate(pixels: NDArray[np.uint8] | None, content: ReportContent) -> Image.
     return picture
 
 
-def radiograph(
-    pixels: NDArray[np.uint8], content: ReportContent, room: tuple[int, int]
-) -> Image.Image:
-    """The source image, RGB, as large as fits ``room`` (columns, rows); of an assessment with the
-    hand's box and where the model looked. ``pixels`` and errors as in :func:`annotate`."""
+def radiograph(pixels: NDArray[np.uint8], content: ReportContent) -> Image.Image:
+    """The source image, RGB, at most 620 x 960; of an assessment with the hand's box and where the
+    model looked.
+
+    ``pixels``: shape (Rows, Columns), uint8, bright bones; the hand's box is in its coordinates.
+    Raises ``ValueError`` for other arrays.
+    """
     if pixels.ndim != 2 or pixels.dtype != np.uint8:
         raise ValueError(
             f"expected uint8 of shape (Rows, Columns), got {pixels.dtype} {pixels.shape}"
         )
     rows, columns = pixels.shape
-    scale = min(room[0] / columns, room[1] / rows)
+    scale = min(_IMAGE_SIZE[0] / columns, _IMAGE_SIZE[1] / rows)
     size = max(1, round(columns * scale)), max(1, round(rows * scale))
     image = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
     shown = image.convert("RGB")
@@ -153,26 +153,37 @@ def _draw_text(
 ) -> None:
     """Write the paragraphs below each other, as large as they fit between ``origin`` and the lower
     margin."""
-    scales = (1.0, 0.9, 0.8, 0.7, 0.6)
     room = SIZE[1] - _MARGIN - origin[1]
-    scale = next((s for s in scales if _height(paragraphs, s, width) <= room), scales[-1])
+    for scale in (1.0, 0.9, 0.8, 0.7, 0.6):
+        written = list(_written(paragraphs, scale, width))
+        if written[-1].below <= room:
+            break
     draw = ImageDraw.Draw(picture)
-    left, top = origin[0], float(origin[1])
-    for paragraph in paragraphs:
-        font = _font(paragraph, scale)
-        for line in _lines(paragraph.text, font, width):
-            draw.text((left, top), line, font=font, fill=paragraph.colour)
-            top += font.size * _LINE_HEIGHT
-        top += paragraph.gap * scale
+    for line in written:
+        place = origin[0], origin[1] + line.top
+        draw.text(place, line.text, font=line.font, fill=line.colour)
 
 
-def _height(paragraphs: list[_Paragraph], scale: float, width: int) -> float:
-    height = 0.0
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """One line of text; ``top`` and ``below``: where it begins, and what comes next begins."""
+
+    text: str
+    font: ImageFont.FreeTypeFont
+    colour: tuple[int, int, int]
+    top: float
+    below: float
+
+
+def _written(paragraphs: list[_Paragraph], scale: float, width: int) -> Iterator[_Line]:
+    below = 0.0
     for paragraph in paragraphs:
         font = _font(paragraph, scale)
-        height += len(_lines(paragraph.text, font, width)) * font.size * _LINE_HEIGHT
-        height += paragraph.gap * scale
-    return height
+        lines = _lines(paragraph.text, font, width)
+        for number, text in enumerate(lines, 1):
+            top, below = below, below + font.size * _LINE_HEIGHT
+            below += paragraph.gap * scale if number == len(lines) else 0.0
+            yield _Line(text=text, font=font, colour=paragraph.colour, top=top, below=below)
 
 
 def _lines(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:

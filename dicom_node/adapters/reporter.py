@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import import_module
@@ -140,11 +141,12 @@ class SrReporter:
     def picture(self, request: ReportRequest) -> Image:
         """Draw the radiograph with the hand's box, and the report's words and the growth chart
         beside it. Raises as :meth:`build`."""
-        from sr_templates.picture import annotate
+        from sr_templates.picture import annotate, radiograph
 
         source = _source(request)
         try:
-            return annotate(display_pixels(request.path), self._content(request, source))
+            content = self._content(request, source)
+            return annotate(radiograph(display_pixels(request.path), content), content)
         except InvalidContent as error:
             raise Permanent(Fault.REPORT_INVALID, f"no picture: {error}") from None
 
@@ -288,17 +290,28 @@ def _build(
         objects.append(_encoded(ReportKind.MEASUREMENTS, report))
     if ReportKind.NARRATIVE in kinds:
         objects.append(_encoded(ReportKind.NARRATIVE, build_narrative(source, content)))
+    return (*objects, *_drawn(source, content, kinds, pixels))
+
+
+def _drawn(
+    source: Source,
+    content: ReportContent,
+    kinds: frozenset[ReportKind],
+    pixels: NDArray[np.uint8] | None,
+) -> Iterator[ReportObject]:
+    """The objects that show the radiograph, which is drawn once for both."""
+    if not _DRAWN & kinds:
+        return
+    from sr_templates.capture import build_capture
+    from sr_templates.pdf import build_pdf
+    from sr_templates.picture import annotate, radiograph
+
+    shown = None if pixels is None else radiograph(pixels, content)
     if ReportKind.CAPTURE in kinds:
-        from sr_templates.capture import build_capture
-        from sr_templates.picture import annotate
-
-        picture = annotate(pixels, content)
-        objects.append(_encoded(ReportKind.CAPTURE, build_capture(source, content, picture)))
+        capture = build_capture(source, content, annotate(shown, content))
+        yield _encoded(ReportKind.CAPTURE, capture)
     if ReportKind.PDF in kinds:
-        from sr_templates.pdf import build_pdf
-
-        objects.append(_encoded(ReportKind.PDF, build_pdf(source, content, pixels)))
-    return tuple(objects)
+        yield _encoded(ReportKind.PDF, build_pdf(source, content, shown))
 
 
 def _encoded(kind: ReportKind, document: Dataset) -> ReportObject:

@@ -12,8 +12,16 @@ from PIL import Image
 from dicom_node.domain.assessment import Note
 from dicom_node.domain.eligibility import Reason
 from sr_templates import picture
-from sr_templates.content import AssessedContent, Box, Device, Heatmap, Model, NotAssessedContent
-from sr_templates.picture import SIZE, annotate
+from sr_templates.content import (
+    AssessedContent,
+    Box,
+    Device,
+    Heatmap,
+    Model,
+    NotAssessedContent,
+    ReportContent,
+)
+from sr_templates.picture import SIZE
 from sr_templates.wording import LANGUAGES, wording
 
 AMBER = (255, 179, 0)
@@ -50,6 +58,10 @@ def assessed(**changes: Any) -> AssessedContent:
         "notes": (),
     }
     return AssessedContent(**{**values, **changes})
+
+
+def annotate(pixels: Any, content: ReportContent) -> Image.Image:
+    return picture.annotate(picture.radiograph(pixels, content), content)
 
 
 def pixels_of(image: Image.Image) -> Any:
