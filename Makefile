@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH ?= yes
 
-.PHONY: help demo test bench lint lock peers clean
+.PHONY: help demo test bench viewer pixelmed lint lock peers clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -21,6 +21,16 @@ test: $(VENV)/dev.installed peers lint ## lint, types, import contracts and all 
 
 bench: $(VENV)/dev.installed ## speed of the engines against the bare networks; writes build/benchmarks/
 	$(BIN)/python -m pytest tests/benchmarks -m benchmark -s
+
+viewer: $(VENV)/dev.installed ## opens reports in OHIF in headless Chromium; renews docs/pictures/ohif-*.png
+	@bash .ci/peers viewer
+	$(PIP) install -q selenium==4.52.0
+	npm install --silent --no-audit --no-fund --ignore-scripts --prefix build/ohif @ohif/app@3.12.10
+	$(BIN)/python -m pytest tests/viewer -m viewer
+
+pixelmed: $(VENV)/dev.installed ## PixelMed's validator on every kind of Structured Report
+	@bash .ci/peers pixelmed
+	$(BIN)/python -m pytest tests/integration/test_pixelmed.py -m pixelmed
 
 lint: $(VENV)/dev.installed ## ruff, mypy --strict and the import contracts
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,21 +25,22 @@ class Orthanc:
 
     def __init__(self, dicom_port: int, http_port: int) -> None:
         self.dicom_port = dicom_port
-        self._url = f"http://127.0.0.1:{http_port}"
+        self.url = f"http://127.0.0.1:{http_port}"
+        """Root of its REST interface."""
 
     def get(self, path: str) -> Any:
         """GET of its REST interface, as JSON."""
-        with urllib.request.urlopen(self._url + path, timeout=30) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=30) as answer:
             return json.load(answer)
 
     def get_bytes(self, path: str) -> bytes:
         """GET of its REST interface, as bytes."""
-        with urllib.request.urlopen(self._url + path, timeout=30) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=30) as answer:
             return bytes(answer.read())
 
     def post(self, path: str, body: bytes) -> Any:
         """POST to its REST interface, answer as JSON."""
-        request = urllib.request.Request(self._url + path, data=body, method="POST")
+        request = urllib.request.Request(self.url + path, data=body, method="POST")
         with urllib.request.urlopen(request, timeout=120) as answer:
             return json.load(answer)
 
@@ -58,7 +59,9 @@ class Orthanc:
 
 
 @contextmanager
-def running_orthanc(folder: Path, *, node_port: int = 11112) -> Iterator[Orthanc]:
+def running_orthanc(
+    folder: Path, *, node_port: int = 11112, plugins: Sequence[Path] = ()
+) -> Iterator[Orthanc]:
     """Start Orthanc with a database below ``folder``; it knows the node as ``node``."""
     folder.mkdir(parents=True, exist_ok=True)
     orthanc = Orthanc(free_port(), http_port := free_port())
@@ -66,7 +69,7 @@ def running_orthanc(folder: Path, *, node_port: int = 11112) -> Iterator[Orthanc
         "Name": "test",
         "StorageDirectory": str(folder / "storage"),
         "IndexDirectory": str(folder / "storage"),
-        "Plugins": [],
+        "Plugins": [str(plugin) for plugin in plugins],
         "DicomAet": Orthanc.ae_title,
         "DicomPort": orthanc.dicom_port,
         "DicomAlwaysAllowStore": True,
