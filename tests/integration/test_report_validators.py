@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import html
 import shutil
 import subprocess
 import sys
@@ -256,6 +257,22 @@ def test_dcmtk_reads_figures_and_accents(reports: list[Path]) -> None:
     narrative, _ = dsrdump(by_kind["narrative"])
     assert "CONCEIÇÃO^JOSÉ" in narrative
     assert "Idade óssea estimada: 10 anos e 6 meses (126,3 meses)." in narrative
+
+
+def test_dcmtk_makes_a_page_of_every_value(reports: list[Path]) -> None:
+    command = shutil.which("dsr2html", path="/usr/bin")
+    assert command, "dsr2html is missing: install DCMTK"
+    by_kind = {path.name.split("-")[1]: path for path in reports if path.name.startswith("0-")}
+    pages = {}
+    for kind in ("measurements", "narrative"):
+        done = subprocess.run([command, str(by_kind[kind])], capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+        pages[kind] = html.unescape(done.stdout.decode("utf-8"))
+    for number in ("126.35 mo", "6.25 mo", "100.0 mo", "26.35 mo", "8.97 mo", "2.94 1"):
+        assert number in pages["measurements"], number
+    assert "advanced" in pages["measurements"]
+    assert "Idade óssea estimada: 10 anos e 6 meses (126,3 meses)." in pages["narrative"]
+    assert "Não verificado por médico" in pages["narrative"]
 
 
 def test_every_kind_of_determination_was_validated() -> None:
