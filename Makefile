@@ -24,8 +24,9 @@ bench: $(VENV)/dev.installed ## speed of the engines against the bare networks; 
 
 viewer: $(VENV)/dev.installed ## opens reports in OHIF in headless Chromium; renews docs/pictures/ohif-*.png
 	@bash .ci/peers viewer
-	$(PIP) install -q selenium==4.52.0
-	npm install --silent --no-audit --no-fund --ignore-scripts --prefix build/ohif @ohif/app@3.12.10
+	$(PIP) install -q selenium==4.46.0
+	mkdir -p build/ohif
+	cd build/ohif && npm pack --silent @ohif/app@3.12.10 && tar xzf ohif-app-3.12.10.tgz
 	$(BIN)/python -m pytest tests/viewer -m viewer
 
 pixelmed: $(VENV)/dev.installed ## PixelMed's validator on every kind of Structured Report

@@ -15,7 +15,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGES = ("dicom_node", "inference", "sr_templates")
 LINT = Path(sys.executable).with_name("lint-imports")
-HEAVY = ("torch", "monai", "highdicom")
+HEAVY = ("torch", "monai", "highdicom", "matplotlib", "reportlab")
 
 FORBIDDEN = [
     ("layers", "dicom_node/domain/exam.py", "import dicom_node.ports"),
@@ -38,6 +38,8 @@ FORBIDDEN = [
     ("owner-metrics", "dicom_node/health.py", "import prometheus_client"),
     ("owner-torch", "inference/decode.py", "import torch"),
     ("owner-onnx", "inference/predictor.py", "import onnxruntime"),
+    ("owner-chart", "sr_templates/picture.py", "import matplotlib"),
+    ("owner-page", "sr_templates/picture.py", "import reportlab"),
 ]
 """Contract, file and the import that must break it."""
 

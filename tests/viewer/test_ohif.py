@@ -10,7 +10,7 @@ import mimetypes
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
@@ -30,7 +30,7 @@ from tests.peers.orthanc import PROGRAM, Orthanc, running_orthanc
 pytestmark = [pytest.mark.viewer, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).resolve().parents[2]
-DIST = ROOT / "build" / "ohif" / "node_modules" / "@ohif" / "app" / "dist"
+DIST = ROOT / "build" / "ohif" / "package" / "dist"
 DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 DRIVER, BROWSER = Path("/usr/bin/chromedriver"), Path("/usr/bin/chromium")
 PICTURES = ROOT / "docs" / "pictures"
@@ -73,12 +73,13 @@ def handler_for(pacs: Orthanc) -> type[BaseHTTPRequestHandler]:
             self.answer(200, kind, file.read_bytes())
 
         def pass_on(self) -> None:
-            upstream = http.client.HTTPConnection(address, timeout=60)
-            accept = self.headers.get("Accept", "*/*")
-            upstream.request("GET", self.path, headers={"Accept": accept})
-            answer = upstream.getresponse()
-            kind = answer.getheader("Content-Type", "application/octet-stream")
-            self.answer(answer.status, kind, answer.read())
+            with closing(http.client.HTTPConnection(address, timeout=60)) as upstream:
+                accept = self.headers.get("Accept", "*/*")
+                upstream.request("GET", self.path, headers={"Accept": accept})
+                answer = upstream.getresponse()
+                kind = answer.getheader("Content-Type", "application/octet-stream")
+                status, body = answer.status, answer.read()
+            self.answer(status, kind, body)
 
         def answer(self, status: int, kind: str, body: bytes) -> None:
             self.send_response(status)
@@ -139,6 +140,7 @@ def browser(tmp_path: Path) -> Iterator[Any]:
     service = webdriver.ChromeService(executable_path=str(DRIVER))
     driver = webdriver.Chrome(options=options, service=service)
     driver.set_page_load_timeout(WAIT_SECONDS)
+    driver.set_script_timeout(WAIT_SECONDS)
     yield driver
     driver.quit()
 
@@ -157,11 +159,13 @@ def wait_for_text(browser: Any, wanted: str) -> None:
 
 
 def open_series(browser: Any, description: str) -> None:
-    """Double click on the thumbnail of a series."""
+    """End the tour that greets a new user; double click on the thumbnail of a series."""
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.by import By
 
     wait_for_text(browser, description)
+    wait_for_text(browser, "Skip all")
+    browser.find_element(By.XPATH, "//*[text()='Skip all']").click()
     found = browser.find_elements(By.CSS_SELECTOR, "[data-cy^='study-browser-thumbnail']")
     [thumbnail] = [item for item in found if description in item.text]
     browser.execute_script("arguments[0].scrollIntoView()", thumbnail)
