@@ -90,6 +90,7 @@ def _group(
 
 def _measurements(content: AssessedContent) -> Iterator[Measurement]:
     months = concepts.MONTH
+    # OHIF prints the first five on the radiograph
     yield _measurement(
         concepts.BONE_AGE, content.bone_age_months, months, method=concepts.GREULICH_PYLE
     )
@@ -99,8 +100,8 @@ def _measurements(content: AssessedContent) -> Iterator[Measurement]:
     for concept, value, unit in (
         (concepts.CHRONOLOGICAL_AGE, content.chronological_age_months, months),
         (concepts.DIFFERENCE, content.difference_months, months),
-        (concepts.POPULATION_SD, content.population_sd_months, months),
         (concepts.Z_SCORE, content.z_score, concepts.NO_UNITS),
+        (concepts.POPULATION_SD, content.population_sd_months, months),
     ):
         if value is not None:
             yield _measurement(concept, value, unit)

@@ -190,10 +190,17 @@ def test_the_text_is_readable(study: tuple[str, str], browser: Any) -> None:
 
 
 def test_the_measurements_stand_on_the_radiograph(study: tuple[str, str], browser: Any) -> None:
+    from selenium.webdriver.common.by import By
+
     url, uid = study
     browser.get(f"{url}/viewer?StudyInstanceUIDs={uid}")
     open_series(browser, "IA Idade Óssea - resultado")
+    wait_for_text(browser, "continue tracking measurements")
+    browser.find_element(By.XPATH, "//button[.='No']").click()
+    time.sleep(3)
+    browser.set_window_size(1610, 1010)  # OHIF paints the values late, or with the next resize
     wait_for_text(browser, "XR Bone age: 126.35 mo")
+    wait_for_text(browser, "Z-Score of measurement: -1.65")
     screenshot(browser, "ohif-measurements.png")
 
 
