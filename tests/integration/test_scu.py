@@ -414,9 +414,11 @@ def test_what_a_document_replaces_went_as_the_same_sop_class(tmp_path: Path) -> 
 def test_an_object_of_no_sop_class_that_storescp_takes_stays_and_others_go(tmp_path: Path) -> None:
     with running_storescp(tmp_path / "pacs", *taking(tmp_path, BASIC_TEXT_SR)) as port:
         sender = sender_to(port)
+        begun = time.monotonic()
         measurements = sender.send("pacs", report())
         narrative = sender.send("pacs", report(ENHANCED_SR, kind=ReportKind.NARRATIVE))
         sender.close()
+    assert time.monotonic() - begun < 8, "a second association waited for the first one to end"
     assert measurements.status == SOP_CLASS_NOT_SUPPORTED
     assert measurements.sent_sop_class_uid == COMPREHENSIVE_3D_SR
     assert narrative.status == 0

@@ -151,6 +151,7 @@ class _Line:
         association.network_timeout = _IDLE_SECONDS
         association.network_timeout_response = "A-RELEASE"
         self._association = association
+        self._used_at = time.monotonic()  # nothing may be sent on it, but it is fresh
         return association
 
     def _store(self, association: Association, report: ReportObject) -> Answer | None:
