@@ -166,6 +166,8 @@ class Settings(BaseSettings):
             unknown = ", ".join(sorted(set(institution.destinations) - known))
             if unknown:
                 raise ValueError(f"institution {institution.id}: unknown destinations {unknown}")
+        for institution in self.institutions:
+            _check_objects(institution, self.destinations)
         titles = [t for institution in self.institutions for t in institution.calling_ae_titles]
         if twins := _twice(titles):
             raise ValueError(f"calling AE titles of more than one institution: {twins}")
@@ -192,6 +194,19 @@ def _check_names(
             raise ValueError(f"{key} {twins} stands twice")
     if reserved := _RESERVED_IDS.intersection(ids):
         raise ValueError(f"institutions: id {', '.join(reserved)} is reserved: choose another")
+
+
+def _check_objects(
+    institution: InstitutionSettings, destinations: tuple[DestinationSettings, ...]
+) -> None:
+    wanted = set(institution.report_objects)
+    for destination in destinations:
+        goes_there = not institution.destinations or destination.name in institution.destinations
+        if goes_there and not wanted & set(destination.objects):
+            raise ValueError(
+                f"institution {institution.id}: destination {destination.name} takes none of its "
+                f"objects: {', '.join(sorted(wanted))}"
+            )
 
 
 def _twice(names: list[str]) -> str:

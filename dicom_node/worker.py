@@ -15,9 +15,9 @@ from dicom_node.logs import log
 from dicom_node.metrics import job_parked, stage_finished
 from dicom_node.ports import Clock, Ledger
 
-LEASE_SECONDS = 180.0
+LEASE_SECONDS = 240.0
 """Longer than the longest honest attempt: a delivery that waits the longest timeout of a
-destination (30 s) for the connection, the association and each of two objects."""
+destination (30 s) for a dead association, the connection, a new one and each of four objects."""
 _IDLE_SECONDS = 1.0
 
 

@@ -72,6 +72,7 @@ class Predecessor:
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
+    study_instance_uid: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -110,7 +110,7 @@ def build_document(
         is_final=False,
         **instance_arguments(kind, source, content),
     )
-    replaced = _studies(source, _replaced_by(kind, content))
+    replaced = _studies(_replaced_by(kind, content))
     if replaced:
         document.PredecessorDocumentsSequence = replaced
     return marked(document, source, content)
@@ -120,9 +120,13 @@ def instance_arguments(
     kind: DocumentKind, source: Source, content: ReportContent
 ) -> dict[str, Any]:
     """What highdicom needs for the modules of every object: series, equipment and SOP Common. A
-    revised object stands in the series of the one that it replaces."""
+    revised object stands in the series of the one that it replaces, within the same study."""
     moment = _moment(content)
-    own = [p.series_instance_uid for p in content.predecessors if p.kind == kind.name]
+    own = [
+        p.series_instance_uid
+        for p in content.predecessors
+        if p.kind == kind.name and p.study_instance_uid == source.study_instance_uid
+    ]
     series = own[0] if own else report_uid(source, content, f"{kind.name} series")
     return {
         "sop_instance_uid": report_uid(source, content, kind.name),
@@ -153,9 +157,13 @@ def marked(document: Dataset, source: Source, content: ReportContent) -> Dataset
     return document
 
 
+_ASCII = ("", "ISO_IR 6", "ISO 2022 IR 6")
+"""The default repertoire (PS3.5 6.1.2.1); pydicom takes it for Latin-1, which reads more."""
+
+
 def _has_all_characters(document: Dataset, character_set: tuple[str, ...]) -> bool:
     """Whether every text of the document can be written in a Specific Character Set (0008,0005)."""
-    encodings = [python_encoding.get(name, "") for name in character_set]
+    encodings = ["ascii" if n in _ASCII else python_encoding.get(n, "") for n in character_set]
     if not all(encodings):
         return False
     before, settings.writing_validation_mode = settings.writing_validation_mode, RAISE
@@ -186,12 +194,12 @@ def _replaced_by(kind: DocumentKind, content: ReportContent) -> list[Predecessor
     return [p for p in content.predecessors if p.kind in kinds]
 
 
-def _studies(source: Source, predecessors: list[Predecessor]) -> list[Dataset]:
+def _studies(predecessors: list[Predecessor]) -> list[Dataset]:
     """Hierarchical SOP Instance Reference Macro (PS3.3 C.17.2.1)."""
     if not predecessors:
         return []
-    study = Dataset()
-    study.StudyInstanceUID = source.study_instance_uid
+    study = Dataset()  # all documents of one report stand in one study
+    study.StudyInstanceUID = predecessors[0].study_instance_uid
     study.ReferencedSeriesSequence = [_series_reference(p) for p in predecessors]
     return [study]
 

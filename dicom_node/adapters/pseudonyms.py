@@ -17,8 +17,11 @@ _KEY_BYTES = 32
 
 
 class PatientPseudonyms:
-    """HMAC-SHA-256 (RFC 2104) of institution, issuer and Patient ID (0010,0020), as 64 hexadecimal
-    digits. ``key_file`` is made, for its owner only, when it is missing."""
+    """HMAC-SHA-256 (RFC 2104) of institution, issuer, Patient ID (0010,0020), birth date and sex.
+
+    64 hexadecimal digits. Children who share a placeholder ID are not taken for one; a header that
+    differs only loses a comparison. ``key_file`` is made, for its owner only, when it is missing.
+    """
 
     def __init__(self, key_file: Path) -> None:
         self._key_file = key_file
@@ -32,7 +35,13 @@ class PatientPseudonyms:
         """
         if not header.patient_id:
             return None
-        parts = (institution_id, header.issuer_of_patient_id, header.patient_id)
+        parts = (
+            institution_id,
+            header.issuer_of_patient_id,
+            header.patient_id,
+            header.birth_date.isoformat() if header.birth_date else "",
+            header.sex,
+        )
         message = b"".join(len(part.encode()).to_bytes(4) + part.encode() for part in parts)
         return hmac.new(self._key, message, hashlib.sha256).hexdigest()
 

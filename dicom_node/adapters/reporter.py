@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import import_module
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from pydicom import Dataset, dcmread
@@ -228,7 +229,15 @@ def _predecessor(made: ReportObject) -> Predecessor:
         sop_class_uid=made.sop_class_uid,
         sop_instance_uid=made.sop_instance_uid,
         series_instance_uid=made.series_instance_uid,
+        study_instance_uid=_study_of(made),
     )
+
+
+def _study_of(made: ReportObject) -> str:
+    """The study that a report went to: a correction may have moved its image to another one."""
+    with disable_value_validation():
+        dataset = dcmread(BytesIO(made.encoded), specific_tags=["StudyInstanceUID"])
+        return str(dataset.StudyInstanceUID)
 
 
 def _is_previous(request: ReportRequest, source: Source, content: ReportContent) -> bool:
@@ -243,9 +252,11 @@ def _is_previous(request: ReportRequest, source: Source, content: ReportContent)
 
 
 def _kinds(request: ReportRequest) -> frozenset[ReportKind]:
-    """The wanted objects that there can be."""
-    assessed = isinstance(request.finding, Assessment)
-    return request.kinds if assessed else request.kinds - {ReportKind.MEASUREMENTS}
+    """The wanted objects that there can be; who wants measurements only is told in words why there
+    are none."""
+    if isinstance(request.finding, Assessment):
+        return request.kinds
+    return request.kinds - {ReportKind.MEASUREMENTS} or frozenset({ReportKind.NARRATIVE})
 
 
 def _model(model: ModelIdentity) -> Model:

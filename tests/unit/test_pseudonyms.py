@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -34,8 +36,10 @@ def test_a_patient_has_one_pseudonym_at_each_institution(tmp_path: Path) -> None
         pseudonyms("a", header("MARIA-8")),
         pseudonyms("a", header("MARIA-7", issuer="city")),
         pseudonyms("", header("aMARIA-7")),
+        pseudonyms("a", replace(header("MARIA-7"), birth_date=date(2015, 1, 1))),
+        pseudonyms("a", replace(header("MARIA-7"), sex="F")),
     }
-    assert len(others | {first}) == 5
+    assert len(others | {first}) == 7
 
 
 def test_nobody_has_no_pseudonym(tmp_path: Path) -> None:

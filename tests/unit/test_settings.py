@@ -199,3 +199,17 @@ def test_two_institutions_cannot_share_an_id(tmp_path: Path) -> None:
 def test_a_read_configuration_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings().node.port = 1
+
+
+def test_a_destination_that_takes_nothing_of_an_institutions_report_is_refused() -> None:
+    institution = {
+        "id": "a", "name": "A", "calling_ae_titles": ["A"], "objects": ["pdf"],
+    }  # fmt: skip
+    pacs = {
+        "name": "pacs", "ae_title": "P", "host": "h", "port": 104, "objects": ["narrative"],
+    }  # fmt: skip
+    with pytest.raises(ValidationError, match="destination pacs takes none of its objects: pdf"):
+        Settings.model_validate({"institutions": [institution], "destinations": [pacs]})
+    elsewhere = institution | {"destinations": ["other"]}
+    other = pacs | {"name": "other", "objects": ["pdf"]}
+    Settings.model_validate({"institutions": [elsewhere], "destinations": [pacs, other]})

@@ -316,6 +316,29 @@ def test_what_is_no_longer_assessed_replaces_measurements_and_text(sent: Sent) -
     assert replaced_by(narrative) == [made.sop_instance_uid for made in first]
 
 
+def test_a_correction_that_moves_the_image_to_another_study_opens_new_series(sent: Sent) -> None:
+    first = SrReporter().build(sent(radiograph(), assessment()))
+    moved = radiograph()
+    moved.StudyInstanceUID = "1.2.77"
+    previous = PreviousReport(revision=1, objects=first)
+    request = sent(moved, assessment(), previous=previous, content_sha256="cd" * 32)
+    for before, after in zip(first, SrReporter().build(request), strict=True):
+        document = read(after)
+        assert document.StudyInstanceUID == "1.2.77"
+        assert document.SeriesInstanceUID != before.series_instance_uid
+        [study] = document.PredecessorDocumentsSequence
+        assert study.StudyInstanceUID == radiograph().StudyInstanceUID
+        [series] = study.ReferencedSeriesSequence
+        assert series.SeriesInstanceUID == before.series_instance_uid
+
+
+def test_who_wants_measurements_only_is_told_in_words_why_there_are_none(sent: Sent) -> None:
+    only = frozenset({ReportKind.MEASUREMENTS})
+    assert set(built(sent(radiograph(), assessment(), kinds=only))) == only
+    told = built(sent(radiograph(), Reason.SEX_MISSING, kinds=only))
+    assert set(told) == {ReportKind.NARRATIVE}
+
+
 def test_another_set_of_objects_is_another_report(sent: Sent) -> None:
     first = SrReporter().build(sent(hand(), assessment()))
     previous = PreviousReport(revision=1, objects=first)
@@ -329,6 +352,7 @@ def test_another_set_of_objects_is_another_report(sent: Sent) -> None:
 NAMES = {
     ("ISO_IR 100",): "CONCEIÇÃO^JOSÉ",
     ("ISO_IR 144",): "Люкceмбypг",
+    ("ISO_IR 6",): "Conceicao^Jose",
     ("ISO_IR 192",): "王^小東=王^小东",
     ("ISO 2022 IR 6", "ISO 2022 IR 87"): "Yamada^Tarou=山田^太郎=やまだ^たろう",
 }
@@ -356,6 +380,8 @@ def test_every_character_set_becomes_utf_8(sent: Sent, character_set: tuple[str,
         (("ISO_IR 100",), "pt-BR", True),
         (("ISO_IR 100",), "en", True),
         (("ISO_IR 144",), "en", True),
+        (("ISO_IR 6",), "en", True),
+        (("ISO_IR 6",), "pt-BR", False),
         (("ISO_IR 144",), "pt-BR", False),
         (("ISO_IR 192",), "pt-BR", True),
     ],
