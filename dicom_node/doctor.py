@@ -19,6 +19,7 @@ from pathlib import Path
 
 from dicom_node.domain.assessment import ModelIdentity, ReferenceTable
 from dicom_node.domain.errors import NodeError
+from dicom_node.durable import sync_folder
 from dicom_node.settings import SettingsError, load_settings
 
 _SLOW_FSYNC_SECONDS = 0.1
@@ -206,11 +207,7 @@ def _fsync_seconds(folder: Path) -> float:
         probe.write(b"\0" * 4096)
         probe.flush()
         os.fsync(probe.fileno())
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(folder)
         return time.monotonic() - begun
 
 

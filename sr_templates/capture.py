@@ -9,6 +9,7 @@ from __future__ import annotations
 from io import BytesIO
 
 from highdicom.base import SOPClass
+from highdicom.sr import CodedConcept
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
@@ -52,11 +53,7 @@ def source_reference(source: Source) -> Dataset:
     image = Dataset()
     image.ReferencedSOPClassUID = source.sop_class_uid
     image.ReferencedSOPInstanceUID = source.sop_instance_uid
-    purpose = Dataset()
-    purpose.CodeValue = concepts.SOURCE_IMAGE.value
-    purpose.CodingSchemeDesignator = concepts.SOURCE_IMAGE.scheme_designator
-    purpose.CodeMeaning = concepts.SOURCE_IMAGE.meaning
-    image.PurposeOfReferenceCodeSequence = [purpose]
+    image.PurposeOfReferenceCodeSequence = [CodedConcept.from_code(concepts.SOURCE_IMAGE)]
     return image
 
 

@@ -59,6 +59,8 @@ class Prior:
     """An earlier result of the same patient. Ages in months; None: not known."""
 
     study_date: date
+    months_before: float
+    """From its study to that of the report."""
     chronological_age_months: float | None
     bone_age_months: float
     same_model: bool
@@ -129,9 +131,8 @@ class AssessedContent(ReportContent):
     """Rows of the reference table for this sex: chronological age and population SD."""
     notes: tuple[str, ...]
     """Keys of ``note`` in ``sr_templates/text``."""
-    study_date: date | None = None
     priors: tuple[Prior, ...] = ()
-    """Oldest first, all before ``study_date``."""
+    """Oldest first."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from sr_templates.content import AssessedContent, InvalidContent, NotAssessedContent, ReportContent
 from sr_templates.wording import Wording, wording
 
-_DAYS_PER_MONTH = 30.436875
-
 
 @dataclass(frozen=True, kw_only=True)
 class Statements:
@@ -97,10 +95,9 @@ def _findings(content: AssessedContent, words: Wording) -> Iterator[str]:
 
 def _growth(content: AssessedContent, words: Wording) -> Iterator[str]:
     """The last earlier exam, and how much the bone age has changed since."""
-    if not content.priors or content.study_date is None:
+    if not content.priors:
         return
     prior = content.priors[-1]
-    months = (content.study_date - prior.study_date).days / _DAYS_PER_MONTH
     yield words.text(
         "finding",
         "prior",
@@ -108,7 +105,7 @@ def _growth(content: AssessedContent, words: Wording) -> Iterator[str]:
         age=words.nearest_age(prior.bone_age_months),
         months=words.number(prior.bone_age_months),
         change=words.signed(content.bone_age_months - prior.bone_age_months),
-        interval=words.number(months),
+        interval=words.number(prior.months_before),
     )
     if not prior.same_model:
         yield words.text("finding", "prior_other_model")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dicom_node.domain.errors import Fault, Permanent, Transient
 from dicom_node.domain.exam import Header
+from dicom_node.durable import sync_folder
 
 _KEY_BYTES = 32
 
@@ -80,13 +81,5 @@ class PatientPseudonyms:
             pass
         finally:
             partial.unlink()
-        _sync_folder(self._key_file.parent)
+        sync_folder(self._key_file.parent)
         return self._key_file.read_bytes()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,7 +10,7 @@ import struct
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from importlib import import_module
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from pydicom.errors import InvalidDicomError
 
 from dicom_node import __version__
 from dicom_node.domain.assessment import (
+    DAYS_PER_MONTH,
     Assessment,
     HandBox,
     ModelIdentity,
@@ -33,6 +34,7 @@ from dicom_node.domain.errors import Fault, Permanent
 from dicom_node.ports import ReportRequest
 from inference.decode import UnreadablePixels
 from inference.display import display_pixels
+from sr_templates.concepts import ANALYSIS_FAILURES
 from sr_templates.content import (
     AssessedContent,
     Box,
@@ -73,16 +75,7 @@ _UNBUILDABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueEr
 
 
 _DRAWN = frozenset({ReportKind.CAPTURE, ReportKind.PDF})
-_FOUND_IN_PIXELS = frozenset(
-    {
-        Reason.HAND_INCOMPLETE,
-        Reason.IMAGE_BLANK,
-        Reason.IMAGE_SATURATED,
-        Reason.INDETERMINATE,
-        Reason.NO_HAND_FOUND,
-        Reason.SEVERAL_HANDS,
-    }
-)
+_FOUND_IN_PIXELS = ANALYSIS_FAILURES - {Reason.PIXELS_UNREADABLE}
 """Reasons of images that were decoded: others may be broken or huge, and are not drawn."""
 
 
@@ -209,14 +202,20 @@ def _assessed(assessment: Assessment) -> dict[str, Any]:
         "reference_title": assessment.reference_title,
         "reference_sd_months": assessment.reference_sd_months,
         "notes": tuple(note.value for note in assessment.notes),
-        "study_date": assessment.study_date,
-        "priors": tuple(_prior(prior, prediction.model) for prior in assessment.priors),
+        "priors": tuple(_priors(assessment)),
     }
 
 
-def _prior(prior: PriorResult, model: ModelIdentity) -> Prior:
+def _priors(assessment: Assessment) -> Iterator[Prior]:
+    if assessment.study_date is not None:
+        for prior in assessment.priors:
+            yield _prior(prior, assessment.prediction.model, assessment.study_date)
+
+
+def _prior(prior: PriorResult, model: ModelIdentity, study_date: date) -> Prior:
     return Prior(
         study_date=prior.study_date,
+        months_before=(study_date - prior.study_date).days / DAYS_PER_MONTH,
         chronological_age_months=prior.chronological_age_months,
         bone_age_months=prior.bone_age_months,
         same_model=prior.model == model,

@@ -16,6 +16,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from dicom_node.domain.errors import Fault, Permanent, Transient
+from dicom_node.durable import sync_folder
 from dicom_node.ports import KeptObject
 
 _PREAMBLE_BYTES = 128
@@ -60,7 +61,7 @@ class DiskSpool:
             size_bytes = os.fstat(file.fileno()).st_size
         kept = self._object_path(content_sha256)
         partial.replace(kept)
-        _sync_folder(kept.parent)
+        sync_folder(kept.parent)
         return KeptObject(content_sha256=content_sha256, size_bytes=size_bytes)
 
     def path(self, content_sha256: str) -> Path:
@@ -131,15 +132,7 @@ def _make_durable_folders(root: Path, incoming: Path, objects: Path) -> None:
     for folder in (root, incoming, objects, *shards):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for folder in (objects, root, root.resolve().parent):
-        _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_folder(folder)
 
 
 @contextmanager

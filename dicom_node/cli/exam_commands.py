@@ -150,14 +150,14 @@ def exam_show(screen: Screen, exam_id: int, config: Path | None, as_json: bool) 
 @click.pass_obj
 def exam_reassess(screen: Screen, exam_id: int, config: Path | None) -> None:
     """Assess an exam again, with the model of now; a changed result revises its report."""
-    with readable_errors(), operator_ledger(screen, settings_from(config)) as ledger:
-        try:
-            ledger.reassess(exam_id)
-        except KeyError:
-            raise Failed(screen.text("no_exam", exam_id=exam_id)) from None
-        except ForbiddenTransition as error:
-            raise Failed(str(error)) from None
-    screen.say("exam_reassessed", exam_id=exam_id)
+    _operate(
+        screen,
+        config,
+        lambda ledger: ledger.reassess(exam_id),
+        done="exam_reassessed",
+        unknown="no_exam",
+        exam_id=exam_id,
+    )
 
 
 def _as_json(details: ExamDetails) -> dict[str, Any]:
@@ -274,7 +274,7 @@ def job_list(
 @click.pass_obj
 def job_retry(screen: Screen, job_id: int, config: Path | None) -> None:
     """Queue a parked job again."""
-    _operate(screen, config, "job_retried", job_id, lambda ledger: ledger.retry_job(job_id))
+    _operate_job(screen, config, "job_retried", job_id, lambda ledger: ledger.retry_job(job_id))
 
 
 @job.command("park")
@@ -284,7 +284,9 @@ def job_retry(screen: Screen, job_id: int, config: Path | None) -> None:
 @click.pass_obj
 def job_park(screen: Screen, job_id: int, reason: str, config: Path | None) -> None:
     """Keep a queued job from running until you retry or discard it."""
-    _operate(screen, config, "job_parked", job_id, lambda ledger: ledger.park_job(job_id, reason))
+    _operate_job(
+        screen, config, "job_parked", job_id, lambda ledger: ledger.park_job(job_id, reason)
+    )
 
 
 @job.command("discard")
@@ -294,26 +296,39 @@ def job_park(screen: Screen, job_id: int, reason: str, config: Path | None) -> N
 @click.pass_obj
 def job_discard(screen: Screen, job_id: int, reason: str, config: Path | None) -> None:
     """Give a job up for good."""
-    _operate(
+    _operate_job(
         screen, config, "job_discarded", job_id, lambda ledger: ledger.discard_job(job_id, reason)
     )
 
 
-def _operate(
+def _operate_job(
     screen: Screen,
     config: Path | None,
     done: str,
     job_id: int,
     step: Callable[[OperatorLedger], None],
 ) -> None:
+    _operate(screen, config, step, done=done, unknown="no_job", job_id=job_id)
+
+
+def _operate(
+    screen: Screen,
+    config: Path | None,
+    step: Callable[[OperatorLedger], None],
+    *,
+    done: str,
+    unknown: str,
+    **which: int,
+) -> None:
+    """Take a step and say so; ``unknown``: what to say when there is no such row."""
     with readable_errors(), operator_ledger(screen, settings_from(config)) as ledger:
         try:
             step(ledger)
         except KeyError:
-            raise Failed(screen.text("no_job", job_id=job_id)) from None
+            raise Failed(screen.text(unknown, **which)) from None
         except ForbiddenTransition as error:
             raise Failed(str(error)) from None
-    screen.say(done, job_id=job_id)
+    screen.say(done, **which)
 
 
 def _show_jobs(screen: Screen, jobs: list[Job]) -> None:

@@ -41,8 +41,8 @@ _ENCAPSULATED_PDF = "1.2.840.10008.5.1.4.1.1.104.1"
 SOP_CLASSES: Mapping[ReportKind, tuple[str, ...]] = {
     ReportKind.MEASUREMENTS: (_COMPREHENSIVE_3D_SR, _COMPREHENSIVE_SR, _ENHANCED_SR),
     ReportKind.NARRATIVE: (_ENHANCED_SR, _COMPREHENSIVE_SR, _COMPREHENSIVE_3D_SR, _BASIC_TEXT_SR),
-    ReportKind.CAPTURE: (_SECONDARY_CAPTURE,),
     ReportKind.PDF: (_ENCAPSULATED_PDF,),
+    ReportKind.CAPTURE: (_SECONDARY_CAPTURE,),
 }
 """As what each object may be sent, the best first: each of these classes allows its content items
 (PS3.3 A.35). Basic Text SR has no numbers and no regions."""

@@ -12,6 +12,7 @@ from alembic.script import ScriptDirectory
 
 from dicom_node.adapters.ledger.database import Database
 from dicom_node.domain.errors import Fault, Permanent, Transient
+from dicom_node.durable import sync_folder
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -89,8 +90,4 @@ def _make_private_file(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     for folder in (path.parent, path.parent.resolve().parent):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(folder)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import chain, product
 
 import pydicom
 from pydicom.dataset import Dataset
@@ -23,29 +24,18 @@ from dicom_node.domain.delivery import (
     SOP_CLASS_NOT_SUPPORTED,
     SOP_CLASSES,
     Answer,
+    ReportKind,
     ReportObject,
 )
 from dicom_node.domain.errors import Fault, Permanent, Transient
 from sr_templates.uids import derived_uid
 
-REPORT_CLASSES: tuple[str, ...] = (
-    "1.2.840.10008.5.1.4.1.1.88.34",  # Comprehensive 3D SR
-    "1.2.840.10008.5.1.4.1.1.88.33",  # Comprehensive SR
-    "1.2.840.10008.5.1.4.1.1.88.22",  # Enhanced SR
-    "1.2.840.10008.5.1.4.1.1.88.11",  # Basic Text SR
-    "1.2.840.10008.5.1.4.1.1.104.1",  # Encapsulated PDF
-    "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture Image
-)
+REPORT_CLASSES: tuple[str, ...] = tuple(dict.fromkeys(chain(*SOP_CLASSES.values())))
 """SOP classes that the node proposes to a destination."""
 
-_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 REPORT_PAIRS: tuple[tuple[str, str], ...] = (
-    *(
-        (sop_class, syntax)
-        for sop_class in REPORT_CLASSES
-        for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
-    ),
-    (_SECONDARY_CAPTURE, JPEGBaseline8Bit),
+    *product(REPORT_CLASSES, (ExplicitVRLittleEndian, ImplicitVRLittleEndian)),
+    *((sop_class, JPEGBaseline8Bit) for sop_class in SOP_CLASSES[ReportKind.CAPTURE]),
 )
 """With the transfer syntaxes of each."""
 _IDLE_SECONDS = 10.0
