@@ -122,12 +122,14 @@ def instance_arguments(
     """What highdicom needs for the modules of every object: series, equipment and SOP Common. A
     revised object stands in the series of the one that it replaces, within the same study."""
     moment = _moment(content)
-    own = [
-        p.series_instance_uid
-        for p in content.predecessors
-        if p.kind == kind.name and p.study_instance_uid == source.study_instance_uid
-    ]
-    series = own[0] if own else report_uid(source, content, f"{kind.name} series")
+    series = next(
+        (
+            p.series_instance_uid
+            for p in content.predecessors
+            if p.kind == kind.name and p.study_instance_uid == source.study_instance_uid
+        ),
+        report_uid(source, content, f"{kind.name} series"),
+    )
     return {
         "sop_instance_uid": report_uid(source, content, kind.name),
         "instance_number": content.revision,

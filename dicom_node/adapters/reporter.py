@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from importlib import import_module
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from pydicom import Dataset, dcmread
@@ -28,7 +27,7 @@ from dicom_node.domain.assessment import (
     PriorResult,
     Saliency,
 )
-from dicom_node.domain.delivery import ReportKind, ReportObject
+from dicom_node.domain.delivery import PreviousReport, ReportKind, ReportObject
 from dicom_node.domain.eligibility import CR_IMAGE_STORAGE, PRODUCT_NAME, Reason
 from dicom_node.domain.errors import Fault, Permanent
 from dicom_node.ports import ReportRequest
@@ -119,10 +118,9 @@ class SrReporter:
         try:
             with disable_value_validation():  # its warnings quote header values
                 content = self._content(request, source)
-                if _is_previous(request, source, content):
-                    assert request.previous is not None
-                    return request.previous.objects
-                return _build(source, content, _kinds(request), _shown(request))
+                return _unchanged(request, source, content) or _build(
+                    source, content, _kinds(request), _shown(request)
+                )
         except InvalidContent as error:
             raise Permanent(Fault.REPORT_INVALID, f"no report: {error}") from None
         except _UNBUILDABLE as error:
@@ -155,7 +153,7 @@ class SrReporter:
         }
         if request.previous is not None:
             common["revision"] = request.previous.revision + 1
-            common["predecessors"] = tuple(map(_predecessor, request.previous.objects))
+            common["predecessors"] = _predecessors(request.previous)
         if isinstance(request.finding, Assessment):
             return AssessedContent(**common, **_assessed(request.finding))
         return NotAssessedContent(**common, reason=request.finding.value)
@@ -222,32 +220,32 @@ def _prior(prior: PriorResult, model: ModelIdentity, study_date: date) -> Prior:
     )
 
 
-def _predecessor(made: ReportObject) -> Predecessor:
-    return Predecessor(
-        kind=made.kind.value,
-        sop_class_uid=made.sop_class_uid,
-        sop_instance_uid=made.sop_instance_uid,
-        series_instance_uid=made.series_instance_uid,
-        study_instance_uid=_study_of(made),
+def _predecessors(previous: PreviousReport) -> tuple[Predecessor, ...]:
+    return tuple(
+        Predecessor(
+            kind=made.kind.value,
+            sop_class_uid=made.sop_class_uid,
+            sop_instance_uid=made.sop_instance_uid,
+            series_instance_uid=made.series_instance_uid,
+            study_instance_uid=previous.study_instance_uid,
+        )
+        for made in previous.objects
     )
 
 
-def _study_of(made: ReportObject) -> str:
-    """The study that a report went to: a correction may have moved its image to another one."""
-    with disable_value_validation():
-        dataset = dcmread(BytesIO(made.encoded), specific_tags=["StudyInstanceUID"])
-        return str(dataset.StudyInstanceUID)
-
-
-def _is_previous(request: ReportRequest, source: Source, content: ReportContent) -> bool:
-    """Whether the previous report is of the same inputs: then it would get the same UIDs."""
-    if request.previous is None:
-        return False
+def _unchanged(
+    request: ReportRequest, source: Source, content: ReportContent
+) -> tuple[ReportObject, ...]:
+    """The previous report if it is of the same inputs, which give the same UIDs; else nothing."""
+    previous = request.previous
+    if previous is None:
+        return ()
     from sr_templates.document import report_uid
 
-    before = replace(content, revision=request.previous.revision)
+    before = replace(content, revision=previous.revision)
     made = {kind.value: report_uid(source, before, kind.value) for kind in _kinds(request)}
-    return made == {item.kind: item.sop_instance_uid for item in request.previous.objects}
+    known = {item.kind: item.sop_instance_uid for item in previous.objects}
+    return previous.objects if made == known else ()
 
 
 def _kinds(request: ReportRequest) -> frozenset[ReportKind]:

@@ -65,9 +65,11 @@ class ReportObject:
 
 @dataclass(frozen=True, kw_only=True)
 class PreviousReport:
-    """The last report of an image that is reported again. ``revision``: 1 for its first report."""
+    """The last report of an image that is reported again. ``revision``: 1 for its first report;
+    ``study_instance_uid``: the study that it went to, which a correction may leave."""
 
     revision: int
+    study_instance_uid: str
     objects: tuple[ReportObject, ...]
 
 

@@ -19,7 +19,7 @@ from dicom_node.domain.assessment import (
     Prediction,
     Saliency,
 )
-from dicom_node.domain.delivery import ReportObject
+from dicom_node.domain.delivery import PreviousReport, ReportObject
 from dicom_node.domain.eligibility import Reason
 from dicom_node.domain.exam import Laterality, Sex
 from dicom_node.ports import ReportRequest
@@ -102,6 +102,12 @@ def request_for(
         "reported_at": REPORTED_AT,
     }
     return ReportRequest(**{**values, **changes})
+
+
+def previous(objects: tuple[ReportObject, ...], *, revision: int = 1) -> PreviousReport:
+    """These objects as the last report about :func:`radiograph`."""
+    study = str(radiograph().StudyInstanceUID)
+    return PreviousReport(revision=revision, study_instance_uid=study, objects=objects)
 
 
 def read(report: ReportObject) -> Dataset:

@@ -405,7 +405,11 @@ def test_a_corrected_instance_knows_the_report_of_the_one_before(ledger: Ledger)
     elsewhere, _ = ledger.record_instance(instance(number=2))
     assert receipt is Receipt.CONFLICT
     previous = ledger.previous_report(corrected)
-    assert previous == PreviousReport(revision=1, objects=report_objects(first))
+    assert previous == PreviousReport(
+        revision=1,
+        study_instance_uid=eligibility().study_instance_uid,
+        objects=report_objects(first),
+    )
     assert ledger.previous_report(elsewhere) is None
 
 

@@ -186,7 +186,7 @@ class InMemoryLedger:
     def previous_report(self, exam_id: int) -> PreviousReport | None:
         this = self.exams[exam_id].instance
         about_it = [
-            found
+            (found.revision, other_id)
             for other_id, found in self._findings.items()
             if found.objects
             and self.exams[other_id].instance.sop_instance_uid == this.sop_instance_uid
@@ -194,8 +194,12 @@ class InMemoryLedger:
         ]
         if not about_it:
             return None
-        last = max(about_it, key=lambda found: found.revision)
-        return PreviousReport(revision=last.revision, objects=last.objects)
+        revision, last_id = max(about_it)
+        return PreviousReport(
+            revision=revision,
+            study_instance_uid=self.exams[last_id].study_instance_uid,
+            objects=self._findings[last_id].objects,
+        )
 
     def complete_report(
         self,

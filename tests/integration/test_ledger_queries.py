@@ -395,7 +395,11 @@ def test_an_exam_is_assessed_again_and_its_last_report_counts(
     older = replace(prediction(), bone_age_months=130.0)
     ledger.complete_infer(claim_one(ledger, Stage.INFER), older)
     previous = ledger.previous_report(exam_id)
-    assert previous == PreviousReport(revision=1, objects=report_objects(exam_id))
+    assert previous == PreviousReport(
+        revision=1,
+        study_instance_uid=eligibility().study_instance_uid,
+        objects=report_objects(exam_id),
+    )
     revised = tuple(
         replace(made, sop_instance_uid=f"{made.sop_instance_uid}.2") for made in previous.objects
     )

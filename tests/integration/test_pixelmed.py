@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from dicom_node.adapters.reporter import SrReporter
-from dicom_node.domain.delivery import PreviousReport, ReportKind
+from dicom_node.domain.delivery import ReportKind
 from dicom_node.domain.eligibility import Reason
-from tests.builders.reports import assessment, radiograph, request_for
+from tests.builders.reports import assessment, previous, radiograph, request_for
 
 pytestmark = [pytest.mark.pixelmed, pytest.mark.timeout(1200)]
 
@@ -55,7 +55,7 @@ def test_pixelmed_says_what_the_allow_list_allows(
         radiograph(),
         finding,  # type: ignore[arg-type]  # parametrized
         language=language,
-        previous=PreviousReport(revision=1, objects=before),
+        previous=previous(before),
         content_sha256="cd" * 32,
     )
     raised = set()

@@ -156,23 +156,16 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return files
 
 
-def dicom_file(dataset: Dataset) -> bytes:
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    with BytesIO() as file:
-        dataset.save_as(file, enforce_file_format=True)
-        return file.getvalue()
-
-
 PREVIOUS = PreviousReport(
     revision=3,
+    study_instance_uid=str(source().StudyInstanceUID),
     objects=tuple(
         ReportObject(
             kind=kind,
             sop_class_uid=SOP_CLASSES[kind][0],
             sop_instance_uid=f"2.25.{number}",
             series_instance_uid=f"2.25.1{number}",
-            encoded=dicom_file(source()),
+            encoded=b"",
         )
         for number, kind in enumerate(ReportKind, 1)
     ),

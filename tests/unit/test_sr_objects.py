@@ -18,11 +18,11 @@ from pydicom.uid import JPEGBaseline8Bit
 from dicom_node.adapters import reporter
 from dicom_node.adapters.reporter import SrReporter
 from dicom_node.domain.assessment import Assessment, ModelIdentity, PriorResult
-from dicom_node.domain.delivery import SOP_CLASSES, PreviousReport, ReportKind, ReportObject
+from dicom_node.domain.delivery import SOP_CLASSES, ReportKind, ReportObject
 from dicom_node.domain.eligibility import Reason
 from dicom_node.ports import ReportRequest
 from sr_templates.picture import SIZE
-from tests.builders.reports import assessment, radiograph, read, request_for
+from tests.builders.reports import assessment, previous, radiograph, read, request_for
 
 ALL = frozenset(ReportKind)
 Sent = Callable[..., ReportRequest]
@@ -259,8 +259,8 @@ def revised(finding: Assessment | Reason) -> Assessment | Reason:
 
 def test_a_new_model_makes_documents_that_name_those_they_replace(sent: Sent) -> None:
     first = built(sent(hand(), assessment(), kinds=ALL))
-    previous = PreviousReport(revision=1, objects=tuple(first.values()))
-    second = built(sent(hand(), revised(assessment()), kinds=ALL, previous=previous))
+    last = previous(tuple(first.values()))
+    second = built(sent(hand(), revised(assessment()), kinds=ALL, previous=last))
     for kind, report in second.items():
         before, after = read(first[kind]), read(report)
         assert after.SOPInstanceUID != before.SOPInstanceUID
@@ -283,10 +283,10 @@ def replaced_by(report: ReportObject) -> list[str]:
 
 def test_the_same_finding_again_is_the_same_report(sent: Sent) -> None:
     first = tuple(built(sent(hand(), assessment(), kinds=ALL)).values())
-    previous = PreviousReport(revision=1, objects=first)
-    assert SrReporter().build(sent(hand(), assessment(), kinds=ALL, previous=previous)) == first
-    second = SrReporter().build(sent(hand(), revised(assessment()), kinds=ALL, previous=previous))
-    again = PreviousReport(revision=2, objects=second)
+    last = previous(first)
+    assert SrReporter().build(sent(hand(), assessment(), kinds=ALL, previous=last)) == first
+    second = SrReporter().build(sent(hand(), revised(assessment()), kinds=ALL, previous=last))
+    again = previous(second, revision=2)
     request = sent(hand(), revised(assessment()), kinds=ALL, previous=again)
     assert SrReporter().build(request) == second
 
@@ -297,11 +297,11 @@ def test_going_back_to_the_old_model_is_a_further_revision(sent: Sent) -> None:
         sent(
             radiograph(),
             revised(assessment()),
-            previous=PreviousReport(revision=1, objects=first),
+            previous=previous(first),
         )
     )
     third = SrReporter().build(
-        sent(radiograph(), assessment(), previous=PreviousReport(revision=2, objects=second))
+        sent(radiograph(), assessment(), previous=previous(second, revision=2))
     )
     uids = {made.sop_instance_uid for made in (*first, *second, *third)}
     assert len(uids) == 6
@@ -311,8 +311,8 @@ def test_going_back_to_the_old_model_is_a_further_revision(sent: Sent) -> None:
 
 def test_what_is_no_longer_assessed_replaces_measurements_and_text(sent: Sent) -> None:
     first = SrReporter().build(sent(radiograph(), assessment()))
-    previous = PreviousReport(revision=1, objects=first)
-    [narrative] = SrReporter().build(sent(radiograph(), Reason.INDETERMINATE, previous=previous))
+    last = previous(first)
+    [narrative] = SrReporter().build(sent(radiograph(), Reason.INDETERMINATE, previous=last))
     assert replaced_by(narrative) == [made.sop_instance_uid for made in first]
 
 
@@ -320,8 +320,8 @@ def test_a_correction_that_moves_the_image_to_another_study_opens_new_series(sen
     first = SrReporter().build(sent(radiograph(), assessment()))
     moved = radiograph()
     moved.StudyInstanceUID = "1.2.77"
-    previous = PreviousReport(revision=1, objects=first)
-    request = sent(moved, assessment(), previous=previous, content_sha256="cd" * 32)
+    last = previous(first)
+    request = sent(moved, assessment(), previous=last, content_sha256="cd" * 32)
     for before, after in zip(first, SrReporter().build(request), strict=True):
         document = read(after)
         assert document.StudyInstanceUID == "1.2.77"
@@ -341,8 +341,8 @@ def test_who_wants_measurements_only_is_told_in_words_why_there_are_none(sent: S
 
 def test_another_set_of_objects_is_another_report(sent: Sent) -> None:
     first = SrReporter().build(sent(hand(), assessment()))
-    previous = PreviousReport(revision=1, objects=first)
-    second = SrReporter().build(sent(hand(), assessment(), kinds=ALL, previous=previous))
+    last = previous(first)
+    second = SrReporter().build(sent(hand(), assessment(), kinds=ALL, previous=last))
     assert len(second) == 4
     assert not {made.sop_instance_uid for made in first} & {m.sop_instance_uid for m in second}
 

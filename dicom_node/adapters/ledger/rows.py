@@ -181,7 +181,7 @@ def previous_report(connection: Connection, exam_id: int) -> PreviousReport | No
         .subquery()
     )
     last = (
-        select(reports.c.exam_id, reports.c.revision)
+        select(reports.c.exam_id, reports.c.revision, exams.c.study_instance_uid)
         .join(exams, exams.c.exam_id == reports.c.exam_id)
         .join(instances, instances.c.instance_id == exams.c.instance_id)
         .join(
@@ -195,4 +195,8 @@ def previous_report(connection: Connection, exam_id: int) -> PreviousReport | No
     row = connection.execute(last).first()
     if row is None:
         return None
-    return PreviousReport(revision=row.revision, objects=report_objects(connection, row.exam_id))
+    return PreviousReport(
+        revision=row.revision,
+        study_instance_uid=row.study_instance_uid,
+        objects=report_objects(connection, row.exam_id),
+    )
