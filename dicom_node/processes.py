@@ -106,7 +106,7 @@ def _work(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Event
         device=wiring.predictor.device,
         seconds=time.monotonic() - begun,
     )
-    wiring.reporter.warm()
+    wiring.reporter.warm(wiring.report_kinds)
     delivery_bell = EventBell(inherited.delivery_bell)
     inference = wiring.settings.inference
     batching = "cuda" in {inference.device, wiring.predictor.device}

@@ -16,6 +16,7 @@ from dicom_node.adapters.reporter import SrReporter
 from dicom_node.adapters.scu.report_sender import DestinationAddress, DicomReportSender
 from dicom_node.adapters.spool import DiskSpool
 from dicom_node.domain.assessment import Assessment, Prediction, ReferenceTable
+from dicom_node.domain.delivery import ReportKind
 from dicom_node.domain.job import Stage
 from dicom_node.headers import read_header
 from dicom_node.ports import Eligibility, ReportRequest
@@ -146,6 +147,12 @@ class Wiring:
             kinds=frozenset(wishes.report_objects),
             keep_character_set=wishes.character_set == "source",
         )
+
+    @property
+    def report_kinds(self) -> frozenset[ReportKind]:
+        """Every kind of object that somebody's reports have."""
+        everybody = (_UNRESTRICTED, *self.settings.institutions)
+        return frozenset(kind for wishes in everybody for kind in wishes.report_objects)
 
     def assessment(self, eligibility: Eligibility, prediction: Prediction) -> Assessment:
         """What the report says about a prediction."""

@@ -92,9 +92,9 @@ class SrReporter:
             software_version=__version__,
         )
 
-    def warm(self) -> None:
-        """Build a report of nothing now, so that the first real one does not wait for highdicom
-        and its tables."""
+    def warm(self, kinds: frozenset[ReportKind]) -> None:
+        """Build a report of nothing now, so that the first real one of these kinds does not wait
+        for highdicom and its tables, or for what draws."""
         import_module("sr_templates.measurement_report")
         nothing = NotAssessedContent(
             device=self._device,
@@ -105,7 +105,7 @@ class SrReporter:
             reason=Reason.IMAGE_BLANK.value,
         )
         source = read_source(_empty_radiograph())
-        _build(source, nothing, frozenset(ReportKind), None)
+        _build(source, nothing, kinds, None)
 
     def build(self, request: ReportRequest) -> tuple[ReportObject, ...]:
         """Encode the wanted objects of one report; without a bone age there are no measurements.

@@ -80,7 +80,7 @@ def cpu_ms(run: Callable[[], object]) -> float:
 
 def test_building_all_objects(request_of_all: ReportRequest) -> None:
     reporter = SrReporter()
-    reporter.warm()
+    reporter.warm(frozenset(ReportKind))
     figures = {"all objects": cpu_ms(lambda: reporter.build(request_of_all))}
     for kind in ReportKind:
         one = replace(request_of_all, kinds=frozenset({kind}))

@@ -524,8 +524,13 @@ def test_the_node_starts_without_highdicom_and_warms_up_when_told() -> None:
     script = (
         "import sys\n"
         "from dicom_node.adapters.reporter import SrReporter\n"
+        "from dicom_node.domain.delivery import ReportKind\n"
+        "drawing = {'matplotlib', 'reportlab'}\n"
         "assert 'highdicom' not in sys.modules\n"
-        "SrReporter().warm()\n"
+        "SrReporter().warm(frozenset({ReportKind.MEASUREMENTS, ReportKind.NARRATIVE}))\n"
         "assert 'highdicom' in sys.modules\n"
+        "assert drawing.isdisjoint(sys.modules)\n"
+        "SrReporter().warm(frozenset(ReportKind))\n"
+        "assert drawing <= set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -96,6 +96,12 @@ def test_an_institution_chooses_its_objects_and_its_character_set(
     assert Wiring(settings).route("e") == route(destinations=(), **expected)
 
 
+def test_what_somebody_wants_is_what_a_worker_warms_up() -> None:
+    assert Wiring(Settings()).report_kinds == BOTH
+    pages = Settings(institutions=(institution("e", objects=["pdf"]),))
+    assert Wiring(pages).report_kinds == BOTH | {ReportKind.PDF}
+
+
 def test_an_unknown_institution_has_no_route(wiring: Wiring) -> None:
     assert wiring.route("d") is None
 
