@@ -101,6 +101,19 @@ def answer(exam_id: int, destination: str, *, status: int = 0, verdict: Verdict)
     )
 
 
+def claim(
+    ledger: Ledger, *stages: Stage, limit: int = 10, destination: str | None = None
+) -> list[Job]:
+    """Due jobs, of all stages unless told, leased."""
+    return ledger.claim(
+        stages or tuple(Stage),
+        owner="worker",
+        lease_seconds=LEASE_SECONDS,
+        limit=limit,
+        destination=destination,
+    )
+
+
 def claim_one(ledger: Ledger, stage: Stage, *, owner: str = "worker") -> Job:
     """The one due job of a stage, leased."""
     (job,) = ledger.claim([stage], owner=owner, lease_seconds=LEASE_SECONDS, limit=2)

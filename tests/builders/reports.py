@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from highdicom.sr import MeasurementReport, srread
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from dicom_node.adapters.reporter import SrReporter
 from dicom_node.domain.assessment import (
     Assessment,
     Determination,
     HandBox,
     ModelIdentity,
     Prediction,
+    PriorResult,
     Saliency,
 )
-from dicom_node.domain.delivery import PreviousReport, ReportObject
+from dicom_node.domain.delivery import PreviousReport, ReportKind, ReportObject
 from dicom_node.domain.eligibility import Reason
 from dicom_node.domain.exam import Laterality, Sex
 from dicom_node.ports import ReportRequest
+
+Sent = Callable[..., ReportRequest]
+"""Header, finding and changes to a request."""
 
 REPORTED_AT = datetime(2024, 3, 5, 17, 22, 33, 123456, tzinfo=UTC)
 
@@ -113,3 +121,58 @@ def previous(objects: tuple[ReportObject, ...], *, revision: int = 1) -> Previou
 def read(report: ReportObject) -> Dataset:
     """A report object as a data set."""
     return dcmread(BytesIO(report.encoded))
+
+
+def hand(**values: Any) -> Dataset:
+    """A radiograph with pixels."""
+    dataset = radiograph()
+    dataset.Rows, dataset.Columns = 320, 260
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
+    dataset.PixelRepresentation = 0
+    dataset.PixelData = np.linspace(0, 4095, 320 * 260).astype(np.uint16).tobytes()
+    for keyword, value in values.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
+def built(request: ReportRequest) -> dict[ReportKind, ReportObject]:
+    return {made.kind: made for made in SrReporter().build(request)}
+
+
+def prior(months: float, **changes: Any) -> PriorResult:
+    values: dict[str, Any] = {
+        "study_date": date(2021, 7, 1),
+        "chronological_age_months": 138.0,
+        "bone_age_months": months,
+        "model": assessment().prediction.model,
+    }
+    return PriorResult(**{**values, **changes})
+
+
+def items(dataset: Dataset) -> list[Dataset]:
+    """All content items below, depth first."""
+    below = []
+    for item in dataset.get("ContentSequence", []):
+        below += [item, *items(item)]
+    return below
+
+
+def texts(dataset: Dataset) -> str:
+    """All TEXT values of a content tree, depth first, a line each."""
+    return "\n".join(item.TextValue for item in items(dataset) if "TextValue" in item)
+
+
+def group_of(report: ReportObject) -> Any:
+    content = srread(BytesIO(report.encoded)).content
+    assert isinstance(content, MeasurementReport)
+    (group,) = content.get_planar_roi_measurement_groups()
+    return group
+
+
+def numbers(report: ReportObject) -> dict[str, tuple[float, str]]:
+    return {
+        measurement.name.value: (measurement.value, measurement.unit.value)
+        for measurement in group_of(report).get_measurements()
+    }

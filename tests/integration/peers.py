@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -18,6 +19,7 @@ import pytest
 from dicom_node.adapters.clock import SystemClock
 from dicom_node.adapters.ledger import SqlLedger
 from dicom_node.adapters.ledger.migrate import migrate
+from dicom_node.adapters.scu import Peer
 from dicom_node.adapters.spool import DiskSpool
 from dicom_node.domain.exam import Instance
 from dicom_node.headers import read_identity
@@ -235,3 +237,40 @@ def association_rejection(result: int, source: int, reason: int) -> bytes:
 
 ABORT = bytes([7, 0, 0, 0, 0, 4, 0, 0, 0, 0])
 """An A-ABORT PDU (PS3.8 9.3.8)."""
+
+
+def taking(folder: Path, *sop_classes: str) -> list[str]:
+    """Arguments for a storescp that takes these classes only, in Explicit VR Little Endian."""
+    path = folder / "storescp.cfg"
+    contexts = "".join(
+        f"PresentationContext{number} = {sop_class}\\Plain\n"
+        for number, sop_class in enumerate(sop_classes, 1)
+    )
+    path.write_text(
+        "[[TransferSyntaxes]]\n[Plain]\nTransferSyntax1 = LittleEndianExplicit\n"
+        f"[[PresentationContexts]]\n[Some]\n{contexts}"
+        "[[Profiles]]\n[Only]\nPresentationContexts = Some\n"
+    )
+    return ["-xf", str(path), "Only"]
+
+
+def peer_at(port: int, ae_title: str = "ARCHIVE") -> Peer:
+    """A peer on loopback."""
+    return Peer(host="127.0.0.1", port=port, ae_title=ae_title)
+
+
+def reset(connection: socket.socket) -> None:
+    """Close at once, with RST instead of FIN."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def reset_connection(_peer: Peer, _timeout_seconds: float) -> socket.socket:
+    """A connection whose peer's reset has come already."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        connection = socket.create_connection(listening.getsockname())
+        accepted, _ = listening.accept()
+        reset(accepted)
+    with pytest.raises(ConnectionResetError):
+        connection.recv(1)
+    return connection

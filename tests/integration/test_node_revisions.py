@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom import Dataset, dcmread
-from pydicom.uid import generate_uid
+from pydicom.uid import BasicTextSRStorage, generate_uid
 
 from dicom_node.adapters.ledger.queries import ExamDetails
 from dicom_node.adapters.scu.exam_sender import send_files
@@ -22,8 +22,8 @@ from dicom_node.domain.delivery import ReportKind, Verdict
 from dicom_node.domain.exam import Outcome
 from dicom_node.domain.job import JobState
 from tests.builders.radiographs import radiograph
-from tests.integration.peers import free_port, running_storescp
-from tests.integration.test_scu import BASIC_TEXT_SR, taking
+from tests.builders.reports import texts
+from tests.integration.peers import free_port, running_storescp, taking
 from tests.peers.node import Node, running_node, write_config
 from tests.peers.orthanc import Orthanc, needs_orthanc, running_orthanc
 
@@ -102,7 +102,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with ExitStack() as running:
         pacs = running.enter_context(running_orthanc(folder / "pacs", node_port=free_port()))
         old = running.enter_context(
-            running_storescp(folder / "old", *taking(folder, BASIC_TEXT_SR))
+            running_storescp(folder / "old", *taking(folder, BasicTextSRStorage))
         )
         destinations = [("pacs", Orthanc.ae_title, pacs.dicom_port), ("old", "OLD", old)]
         write_config(folder / "node", destinations, extra=EVERYTHING)
@@ -116,12 +116,6 @@ def child(**values: Any) -> Dataset:
     dataset = radiograph(0, **{**uids, **values})
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     return dataset
-
-
-def texts(dataset: Dataset) -> str:
-    found = [dataset.TextValue] if "TextValue" in dataset else []
-    found += [texts(item) for item in dataset.get("ContentSequence", [])]
-    return "\n".join(found)
 
 
 @pytest.fixture(scope="module")
@@ -209,11 +203,11 @@ def test_an_exam_assessed_again_sends_nothing_where_nothing_has_changed(
 def test_a_pacs_that_takes_basic_text_only_gets_the_text(site: Site) -> None:
     [details] = site.send(child(), sender="CLINIC")
     [stored] = [dcmread(path) for path in site.old.iterdir()]
-    assert stored.SOPClassUID == BASIC_TEXT_SR
+    assert stored.SOPClassUID == BasicTextSRStorage
     assert "Idade óssea estimada" in texts(stored)
     by_verdict = {delivery.verdict: delivery for delivery in details.deliveries}
     assert set(by_verdict) == {Verdict.STORED, Verdict.NOT_TAKEN}
-    assert by_verdict[Verdict.STORED].sent_sop_class_uid == BASIC_TEXT_SR
+    assert by_verdict[Verdict.STORED].sent_sop_class_uid == BasicTextSRStorage
     assert by_verdict[Verdict.STORED].sent_sop_instance_uid == stored.SOPInstanceUID
     assert by_verdict[Verdict.NOT_TAKEN].status == 0x0122
     assert {job.state for job in details.jobs} == {JobState.DONE}

@@ -1,9 +1,8 @@
-"""The node as a client: reports, exams and echo against DCMTK and against peers that misbehave."""
+"""The node as a client that sends reports, against DCMTK and against peers that misbehave."""
 
 from __future__ import annotations
 
 import socket
-import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +17,6 @@ import pytest
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.uid import (
-    ComputedRadiographyImageStorage,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEGBaseline8Bit,
@@ -27,13 +25,9 @@ from pydicom.uid import (
 from dicom_node.adapters.scu import (
     DestinationAddress,
     DicomReportSender,
-    Peer,
     association,
-    echo,
     report_sender,
-    send_files,
 )
-from dicom_node.adapters.scu.echo import HINTS, Hint, Step, StepName, diagnose
 from dicom_node.adapters.scu.report_sender import REPORT_CLASSES
 from dicom_node.domain.delivery import (
     SOP_CLASS_NOT_SUPPORTED,
@@ -43,20 +37,22 @@ from dicom_node.domain.delivery import (
     ReportObject,
 )
 from dicom_node.domain.errors import Fault, NodeError, Permanent, Transient
-from dicom_node.domain.receipt import StoreStatus
 from dicom_node.scp.archive_peer import ArchivePeer
 from sr_templates.capture import build_capture
 from sr_templates.content import Device, NotAssessedContent
 from sr_templates.document import encode
 from sr_templates.source import read_source
 from sr_templates.uids import derived_uid
-from tests.builders.dicom_files import data_set_bytes, hand_dataset, write_file
+from tests.builders.dicom_files import data_set_bytes, hand_dataset
 from tests.integration.peers import (
     ABORT,
     association_rejection,
     canned_peer,
     free_port,
+    reset,
+    reset_connection,
     running_storescp,
+    taking,
     wait_until,
 )
 
@@ -107,23 +103,12 @@ def sender_to(port: int, *, timeout_seconds: float = 10.0) -> DicomReportSender:
     return DicomReportSender([address], calling_ae_title="BONEAGE")
 
 
-@pytest.fixture
-def archive(tmp_path: Path) -> Iterator[ArchivePeer]:
-    peer = ArchivePeer(tmp_path / "archive")
-    peer.start()
-    yield peer
-    peer.stop()
-
-
 def failure(port: int, *, timeout_seconds: float = 10.0) -> NodeError:
     sender = sender_to(port, timeout_seconds=timeout_seconds)
     with pytest.raises(NodeError) as caught:
         sender.send("pacs", report())
     sender.close()
     return caught.value
-
-
-# --- reports
 
 
 @pytest.mark.parametrize("sop_class_uid", REPORT_CLASSES)
@@ -183,11 +168,6 @@ def test_the_same_report_sent_again_is_the_same_object(archive: ArchivePeer) -> 
     assert list(archive.arrived) == [sent.sop_instance_uid]
 
 
-def reset(connection: socket.socket) -> None:
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.close()
-
-
 @pytest.fixture
 def resetting_peer() -> Iterator[int]:
     """The port of a peer that accepts every connection and resets it at once."""
@@ -208,17 +188,6 @@ def resetting_peer() -> Iterator[int]:
         thread.join()
 
 
-def reset_connection(_peer: Peer, _timeout_seconds: float) -> socket.socket:
-    """A connection whose peer's reset has come already."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        connection = socket.create_connection(listening.getsockname())
-        accepted, _ = listening.accept()
-        reset(accepted)
-    with pytest.raises(ConnectionResetError):
-        connection.recv(1)
-    return connection
-
-
 def test_a_peer_that_resets_at_any_moment_is_tried_again(resetting_peer: int) -> None:
     for _ in range(200):
         error = failure(resetting_peer)
@@ -233,13 +202,6 @@ def test_a_reset_before_the_request_has_a_readable_cause(
     error = failure(free_port())
     assert isinstance(error, Transient)
     assert str(error).endswith("no connection: the peer closed it at once")
-
-
-def test_echo_explains_a_reset_before_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(echo, "connect", reset_connection)
-    peer = Peer(host="127.0.0.1", port=free_port(), ae_title="PACS")
-    *_, last = diagnose(peer, calling_ae_title="BONEAGE")
-    assert (last.name, last.ok, last.hint) == (StepName.ASSOCIATION, False, Hint.NOT_DICOM)
 
 
 def test_threads_share_a_destination(archive: ArchivePeer) -> None:
@@ -351,21 +313,6 @@ def test_storescp_that_is_too_slow_is_unavailable(tmp_path: Path) -> None:
     assert isinstance(error, Transient)
 
 
-def taking(folder: Path, *sop_classes: str) -> list[str]:
-    """Arguments for a storescp that takes these classes only, in Explicit VR Little Endian."""
-    path = folder / "storescp.cfg"
-    contexts = "".join(
-        f"PresentationContext{number} = {sop_class}\\Plain\n"
-        for number, sop_class in enumerate(sop_classes, 1)
-    )
-    path.write_text(
-        "[[TransferSyntaxes]]\n[Plain]\nTransferSyntax1 = LittleEndianExplicit\n"
-        f"[[PresentationContexts]]\n[Some]\n{contexts}"
-        "[[Profiles]]\n[Only]\nPresentationContexts = Some\n"
-    )
-    return ["-xf", str(path), "Only"]
-
-
 def stored_in(folder: Path) -> Dataset:
     [path] = folder.iterdir()
     return pydicom.dcmread(path)
@@ -467,165 +414,3 @@ def test_a_picture_goes_compressed_where_that_is_taken_and_else_decoded(
         "YBR_FULL_422" if syntax == JPEGBaseline8Bit else "RGB"
     )
     assert np.abs(stored.pixel_array.astype(int).mean() - np.asarray(picture).mean()) < 20
-
-
-# --- exams
-
-
-def peer_at(port: int, ae_title: str = "ARCHIVE") -> Peer:
-    return Peer(host="127.0.0.1", port=port, ae_title=ae_title)
-
-
-def hand_files(folder: Path, count: int) -> list[Path]:
-    paths = [folder / f"hand-{number}.dcm" for number in range(count)]
-    return [write_file(path, hand_dataset(side_pixels=16)) for path in paths]
-
-
-def test_several_associations_send_every_file_once(archive: ArchivePeer, tmp_path: Path) -> None:
-    files = hand_files(tmp_path, 40)
-    results = list(
-        send_files(files, peer_at(archive.bound_port), calling_ae_title="TEST", associations=4)
-    )
-    assert sorted(result.path for result in results) == sorted(files)
-    assert {(result.status, result.error) for result in results} == {(0, "")}
-    assert all(result.seconds > 0 for result in results)
-    assert len(archive.arrived) == 40
-
-
-def test_bad_files_are_named_and_do_not_stop_the_others(
-    archive: ArchivePeer, tmp_path: Path
-) -> None:
-    [good] = hand_files(tmp_path, 1)
-    text, absent = tmp_path / "text.dcm", tmp_path / "absent.dcm"
-    text.write_text("no DICOM")
-    results = send_files([text, absent, good], peer_at(archive.bound_port), calling_ae_title="TEST")
-    by_path = {result.path: result for result in results}
-    assert "not a readable DICOM file" in by_path[text].error
-    assert "No such file" in by_path[absent].error
-    assert by_path[good].status == 0
-
-
-def test_a_failure_status_is_the_files_own_result(tmp_path: Path) -> None:
-    files = hand_files(tmp_path, 3)
-    bad = str(pydicom.dcmread(files[1]).SOPInstanceUID)
-    peer = ArchivePeer(tmp_path / "a", answer=lambda uid: 0xA900 if uid == bad else 0x0000)
-    peer.start()
-    results = list(send_files(files, peer_at(peer.bound_port), calling_ae_title="TEST"))
-    peer.stop()
-    assert [result.status for result in results] == [0, StoreStatus.MISMATCH, 0]
-
-
-def test_more_than_128_contexts_go_over_several_associations(
-    archive: ArchivePeer, tmp_path: Path
-) -> None:
-    files = [
-        write_file(tmp_path / f"{n}.dcm", hand_dataset(side_pixels=16, SOPClassUID=f"1.2.3.{n}"))
-        for n in range(140)
-    ]
-    [known] = hand_files(tmp_path, 1)
-    results = list(
-        send_files([*files, known], peer_at(archive.bound_port), calling_ae_title="TEST")
-    )
-    assert len(results) == 141
-    refused = [result for result in results if result.path != known]
-    assert all("accept" in result.error for result in refused)
-    assert [result.status for result in results if result.path == known] == [0]
-
-
-def test_a_class_that_the_peer_does_not_accept_is_named(
-    archive: ArchivePeer, tmp_path: Path
-) -> None:
-    [good] = hand_files(tmp_path, 1)
-    private = write_file(tmp_path / "private.dcm", hand_dataset(SOPClassUID="1.2.3.4"))
-    results = send_files([private, good], peer_at(archive.bound_port), calling_ae_title="TEST")
-    assert [(result.status, bool(result.error)) for result in results] == [(None, True), (0, False)]
-
-
-def test_every_file_of_a_peer_that_is_down_has_the_cause(tmp_path: Path) -> None:
-    files = hand_files(tmp_path, 3)
-    results = list(send_files(files, peer_at(free_port()), calling_ae_title="TEST", associations=2))
-    assert len(results) == 3
-    assert all("Connection refused" in result.error for result in results)
-
-
-def test_a_caller_that_stops_listening_stops_the_sending(
-    archive: ArchivePeer, tmp_path: Path
-) -> None:
-    results = send_files(
-        hand_files(tmp_path, 200), peer_at(archive.bound_port), calling_ae_title="TEST"
-    )
-    assert next(results).status == 0
-    results.close()  # type: ignore[attr-defined]  # a generator; the interface says less
-    wait_until(lambda: not [t for t in threading.enumerate() if t.name.startswith("sender-")])
-    assert len(archive.arrived) < 200
-
-
-# --- echo
-
-
-def steps_to(port: int, ae_title: str = "ARCHIVE", host: str = "127.0.0.1") -> list[Step]:
-    peer = Peer(host=host, port=port, ae_title=ae_title)
-    return list(diagnose(peer, calling_ae_title="BONEAGE", timeout_seconds=2))
-
-
-def test_a_good_destination_passes_every_step(archive: ArchivePeer) -> None:
-    steps = steps_to(archive.bound_port)
-    assert [step.name for step in steps] == list(StepName)
-    assert all(step.ok and step.hint is Hint.NONE for step in steps)
-    assert "Comprehensive 3D SR Storage: yes" in steps[-1].detail
-
-
-def test_storescp_for_images_only_cannot_take_reports(tmp_path: Path) -> None:
-    with running_storescp(tmp_path / "pacs", *taking(tmp_path, CR_IMAGE)) as port:
-        last = steps_to(port)[-1]
-    assert (last.name, last.ok, last.hint) == (StepName.CONTEXTS, False, Hint.NO_REPORT_CLASS)
-
-
-def test_an_unknown_host_name_is_said_so() -> None:
-    [step] = steps_to(104, host="pacs.invalid")
-    assert (step.name, step.ok, step.hint) == (StepName.NAME, False, Hint.CHECK_HOST_NAME)
-
-
-def test_a_closed_port_is_said_so() -> None:
-    step = steps_to(free_port())[-1]
-    assert (step.name, step.ok, step.hint) == (StepName.TCP, False, Hint.CHECK_PORT)
-
-
-@pytest.mark.parametrize(
-    ("code", "hint"),
-    [
-        ((1, 1, 3), Hint.CHECK_CALLING_AE_TITLE),
-        ((1, 1, 7), Hint.CHECK_CALLED_AE_TITLE),
-        ((2, 3, 2), Hint.TRY_LATER),
-        ((1, 1, 1), Hint.ASK_PEER),
-    ],
-)
-def test_a_rejection_is_explained(code: tuple[int, int, int], hint: Hint) -> None:
-    with canned_peer(association_rejection(*code)) as port:
-        step = steps_to(port)[-1]
-    assert (step.name, step.ok, step.hint) == (StepName.ASSOCIATION, False, hint)
-
-
-@pytest.mark.parametrize("answer", [ABORT, b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
-def test_something_that_is_no_dicom_peer_is_said_so(answer: bytes) -> None:
-    with canned_peer(answer) as port:
-        step = steps_to(port)[-1]
-    assert (step.name, step.ok, step.hint) == (StepName.ASSOCIATION, False, Hint.NOT_DICOM)
-
-
-def test_every_hint_is_said_in_both_languages() -> None:
-    assert set(HINTS) == set(Hint)
-    assert all(set(texts) == {"en", "pt-BR"} for texts in HINTS.values())
-
-
-# --- the archive peer itself
-
-
-def test_the_archive_waits_for_what_it_is_told(archive: ArchivePeer, tmp_path: Path) -> None:
-    assert not archive.wait_for(1, timeout_seconds=0.05)
-    [path] = hand_files(tmp_path, 1)
-    list(send_files([path], peer_at(archive.bound_port), calling_ae_title="TEST"))
-    assert archive.wait_for(1, timeout_seconds=10)
-    [uid] = archive.arrived
-    assert data_set_bytes(archive.path(uid)) == data_set_bytes(path)
-    assert pydicom.dcmread(archive.path(uid)).SOPClassUID == ComputedRadiographyImageStorage

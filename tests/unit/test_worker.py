@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -11,144 +10,15 @@ import pytest
 
 from dicom_node.adapters.reference_tables import load_reference_table
 from dicom_node.domain.assessment import Assessment, Note, Prediction
-from dicom_node.domain.delivery import ReportKind
-from dicom_node.domain.eligibility import CR_IMAGE_STORAGE, SECONDARY_CAPTURE, Reason
+from dicom_node.domain.eligibility import SECONDARY_CAPTURE, Reason
 from dicom_node.domain.errors import Fault, LeaseLost, Permanent, Transient
-from dicom_node.domain.exam import Header, Instance, Laterality, Outcome, Sex
-from dicom_node.domain.job import Job, JobState, Stage
-from dicom_node.stages.deliver import Deliver
-from dicom_node.stages.infer import Infer
-from dicom_node.stages.report import Report, Route
-from dicom_node.stages.screen import Screen
-from dicom_node.worker import Batch, Worker
-from tests.fakes.clock import ManualClock
-from tests.fakes.ledger import InMemoryLedger
+from dicom_node.domain.exam import Header, Laterality, Outcome, Sex
+from dicom_node.domain.job import JobState, Stage
 from tests.fakes.stage_ports import (
     PREDICTION,
-    NamedSpool,
-    RecordingReporter,
     ScriptedPredictor,
-    ScriptedSender,
-    SilentBell,
 )
-
-HAND = Header(
-    sop_class_uid=CR_IMAGE_STORAGE,
-    sop_instance_uid="1.2.3",
-    study_instance_uid="1.2",
-    modality="CR",
-    photometric_interpretation="MONOCHROME2",
-    samples_per_pixel=1,
-    rows=2000,
-    columns=1500,
-    body_part_examined="HAND",
-    view_position="PA",
-    laterality=Laterality.LEFT,
-    sex="F",
-    birth_date=date(2013, 9, 1),
-    study_date=date(2026, 3, 1),
-)
-
-
-@dataclass
-class Node:
-    """All stages on fakes, with one worker for work and one for delivery."""
-
-    clock: ManualClock = field(default_factory=ManualClock)
-    predictor: ScriptedPredictor = field(default_factory=ScriptedPredictor)
-    reporter: RecordingReporter = field(default_factory=RecordingReporter)
-    sender: ScriptedSender = field(default_factory=ScriptedSender)
-    header: Callable[[Path], Header] = lambda _: HAND
-    batch_max: int = 1
-    reports_not_assessed: bool = True
-    institution_is_known: bool = True
-    kinds: tuple[ReportKind, ...] = tuple(ReportKind)
-    finished: list[Stage] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.ledger = InMemoryLedger(self.clock)
-        spool = NamedSpool()
-        route = Route(
-            language="en",
-            destinations=("pacs",),
-            report_not_assessed=self.reports_not_assessed,
-            kinds=frozenset(self.kinds),
-            keep_character_set=False,
-        )
-        self.work = self._worker(
-            handlers={
-                Stage.SCREEN: Screen(
-                    spool=spool,
-                    ledger=self.ledger,
-                    read_header=lambda path: self.header(path),  # noqa: PLW0108 set by a test later
-                    reports_not_assessed=lambda _: route.report_not_assessed,
-                    pseudonym=lambda _, header: header.patient_id or None,
-                ),
-                Stage.REPORT: Report(
-                    spool=spool,
-                    ledger=self.ledger,
-                    reporter=self.reporter,
-                    reference=load_reference_table("greulich-pyle-v-vi"),
-                    route=lambda _: route if self.institution_is_known else None,
-                ),
-            },
-            infer=Infer(
-                spool=spool,
-                ledger=self.ledger,
-                predictor=self.predictor,
-                reports_not_assessed=lambda _: route.report_not_assessed,
-            ),
-            batch=Batch(max=self.batch_max),
-        )
-        self.delivery = self._worker(
-            handlers={
-                Stage.DELIVER: Deliver(
-                    ledger=self.ledger,
-                    sender=self.sender,
-                    clock=self.clock,
-                    kinds=lambda _: self.kinds,
-                )
-            },
-            destination="pacs",
-        )
-
-    def _worker(self, **parts: object) -> Worker:
-        return Worker(
-            ledger=self.ledger,
-            clock=self.clock,
-            owner="test",
-            bell=SilentBell(),
-            done=lambda job: self.finished.append(job.stage),
-            **parts,  # type: ignore[arg-type]  # one place for two kinds of worker
-        )
-
-    def receive(self, content: str, uid: str = "1.2.3") -> int:
-        exam_id, _ = self.ledger.record_instance(
-            Instance(
-                sop_class_uid=CR_IMAGE_STORAGE,
-                sop_instance_uid=uid,
-                transfer_syntax_uid="1.2.840.10008.1.2.1",
-                content_sha256=content,
-                size_bytes=1,
-                calling_ae_title="CR1",
-                peer_address="127.0.0.1",
-                institution_id="local",
-                received_at=self.clock.now(),
-            )
-        )
-        return exam_id
-
-    def run(self) -> None:
-        while self.work.step() or self.delivery.step():
-            pass
-
-    def ended(self, exam_id: int) -> tuple[Outcome, str | None, float | None]:
-        """An exam's outcome, reason and predicted bone age in months."""
-        exam, found = self.ledger.exams[exam_id], self.ledger.prediction(exam_id)
-        return exam.outcome, exam.reason, found.bone_age_months if found else None
-
-    def jobs(self, state: JobState) -> list[Job]:
-        return [job for job in self.ledger.jobs.values() if job.state is state]
+from tests.fakes.staged_node import HAND, Node
 
 
 def test_a_hand_radiograph_goes_through_every_stage_to_the_destination() -> None:
@@ -281,18 +151,6 @@ def test_a_missing_object_is_parked_and_does_not_harm_its_batch() -> None:
     assert node.ledger.exams[1].outcome is Outcome.ASSESSED
 
 
-def test_an_unavailable_destination_is_tried_again_and_only_what_is_missing_is_sent() -> None:
-    down = Transient(Fault.DESTINATION_UNAVAILABLE, "connection refused")
-    node = Node(sender=ScriptedSender([0x0000, down]))
-    node.receive("hand")
-    node.run()
-    assert [job.fault for job in node.jobs(JobState.QUEUED)] == [Fault.DESTINATION_UNAVAILABLE]
-    node.clock.advance(60)
-    node.run()
-    assert [uid for _, uid in node.sender.sent] == ["2.25.1.0", "2.25.1.1", "2.25.1.1"]
-    assert node.jobs(JobState.QUEUED) == []
-
-
 def test_an_object_that_changed_on_the_disk_is_parked_before_anybody_reads_it() -> None:
     node = Node()
     node.receive("rotten")
@@ -307,64 +165,6 @@ def test_a_report_of_an_unknown_institution_goes_nowhere() -> None:
     [parked] = node.jobs(JobState.PARKED)
     assert (parked.stage, parked.fault) == (Stage.REPORT, Fault.INSTITUTION_UNKNOWN)
     assert node.sender.sent == []
-
-
-def test_a_refused_object_does_not_hold_up_the_others() -> None:
-    node = Node(sender=ScriptedSender([0xC000]))
-    node.receive("hand")
-    node.run()
-    assert [uid for _, uid in node.sender.sent] == ["2.25.1.0", "2.25.1.1"]
-    assert [job.fault for job in node.jobs(JobState.QUEUED)] == [Fault.DESTINATION_REFUSED]
-
-
-def test_a_destination_gets_only_the_kinds_of_objects_it_wants() -> None:
-    node = Node(kinds=(ReportKind.NARRATIVE,))
-    node.receive("hand")
-    node.run()
-    assert node.sender.sent == [("pacs", "2.25.1.1")]
-    assert len(node.jobs(JobState.DONE)) == 4
-
-
-def test_a_refusing_destination_is_tried_three_times_and_then_parked() -> None:
-    node = Node(sender=ScriptedSender([0xC000, 0x0000, 0xA900, 0x0124]))
-    node.receive("hand")
-    for _ in range(3):
-        node.run()
-        node.clock.advance(3600)
-    assert len(node.sender.sent) == 4
-    [parked] = node.jobs(JobState.PARKED)
-    assert parked.fault is Fault.DESTINATION_REFUSED
-    assert "0124" in parked.detail
-
-
-def test_an_object_that_no_sop_class_fits_stays_away_when_another_one_arrives() -> None:
-    node = Node(sender=ScriptedSender([0x0122, 0x0000]))
-    node.receive("hand")
-    node.run()
-    assert node.finished[-1] is Stage.DELIVER
-    assert len(node.sender.sent) == 2
-    assert node.jobs(JobState.PARKED) == []
-
-
-def test_a_destination_that_takes_no_object_at_all_needs_a_person() -> None:
-    node = Node(sender=ScriptedSender([0x0122] * 20))
-    node.receive("hand")
-    for _ in range(3):
-        node.run()
-        node.clock.advance(3600)
-    [parked] = node.jobs(JobState.PARKED)
-    assert parked.fault is Fault.DESTINATION_REFUSED
-    assert "none of the SOP classes" in parked.detail
-
-
-def test_an_object_that_arrived_before_is_enough() -> None:
-    node = Node(sender=ScriptedSender([0x0000, Transient(Fault.DESTINATION_UNAVAILABLE, "gone")]))
-    node.receive("hand")
-    node.run()
-    node.sender.script = [0x0122]
-    node.clock.advance(3600)
-    node.run()
-    assert node.finished[-1] is Stage.DELIVER
 
 
 def test_a_corrected_header_revises_the_report_of_the_same_instance() -> None:

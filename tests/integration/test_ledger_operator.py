@@ -1,0 +1,157 @@
+"""What an operator does to jobs and exams."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dicom_node.adapters.ledger import OperatorLedger, SqlLedger
+from dicom_node.domain.delivery import PreviousReport
+from dicom_node.domain.errors import Fault, LeaseLost
+from dicom_node.domain.exam import Outcome
+from dicom_node.domain.job import ForbiddenTransition, JobState, Stage
+from dicom_node.domain.retry import Park
+from tests.builders.exams import (
+    LEASE_SECONDS,
+    claim_one,
+    complete,
+    eligibility,
+    exam_before,
+    instance,
+    prediction,
+    report_objects,
+)
+from tests.fakes.clock import ManualClock
+
+
+def park(ledger: SqlLedger, stage: Stage = Stage.SCREEN) -> int:
+    job = claim_one(ledger, stage)
+    ledger.fail(job, Park(fault=Fault.CORRUPT_SPOOL, detail="object is missing"))
+    return job.job_id
+
+
+def test_a_retried_job_starts_afresh(
+    ledger: SqlLedger, operator: OperatorLedger, clock: ManualClock
+) -> None:
+    ledger.record_instance(instance())
+    claim_one(ledger, Stage.SCREEN)
+    clock.advance(LEASE_SECONDS)
+    job_id = park(ledger)
+    clock.advance(1e6)
+    operator.retry_job(job_id)
+    job = claim_one(ledger, Stage.SCREEN)
+    assert (job.job_id, job.attempt, job.crashes) == (job_id, 3, 0)
+    assert job.created_at == job.run_after == clock.now()
+    assert (job.fault, job.detail) == (None, "")
+
+
+def test_an_operator_parks_a_job_that_runs_and_its_result_is_refused(
+    ledger: SqlLedger, operator: OperatorLedger
+) -> None:
+    ledger.record_instance(instance())
+    job = claim_one(ledger, Stage.SCREEN)
+    operator.park_job(job.job_id, "wrong hospital")
+    with pytest.raises(LeaseLost):
+        complete(ledger, job)
+    (parked,) = operator.jobs(limit=9)
+    assert (parked.state, parked.fault) == (JobState.PARKED, Fault.OPERATOR)
+    assert parked.detail == "wrong hospital"
+
+
+def test_a_discarded_job_is_gone_for_good_and_says_why(
+    ledger: SqlLedger, operator: OperatorLedger
+) -> None:
+    ledger.record_instance(instance())
+    job_id = park(ledger)
+    operator.discard_job(job_id, "test image")
+    (job,) = operator.jobs(limit=9)
+    assert (job.state, job.detail) == (JobState.DISCARDED, "test image")
+    assert job.fault is Fault.CORRUPT_SPOOL
+    with pytest.raises(ForbiddenTransition, match=f"job {job_id}: a discarded job cannot"):
+        operator.retry_job(job_id)
+
+
+def test_steps_outside_the_life_cycle_are_refused_and_change_nothing(
+    ledger: SqlLedger, operator: OperatorLedger
+) -> None:
+    ledger.record_instance(instance())
+    (queued,) = operator.jobs(limit=9)
+    with pytest.raises(ForbiddenTransition, match="a queued job cannot take the step retry"):
+        operator.retry_job(queued.job_id)
+    job = claim_one(ledger, Stage.SCREEN)
+    with pytest.raises(ForbiddenTransition, match="a leased job cannot take the step discard"):
+        operator.discard_job(job.job_id, "no")
+    complete(ledger, job)
+    with pytest.raises(ForbiddenTransition, match="a done job cannot take the step park"):
+        operator.park_job(job.job_id, "no")
+
+
+def test_an_unknown_job_is_a_key_error(operator: OperatorLedger) -> None:
+    with pytest.raises(KeyError):
+        operator.retry_job(5)
+    with pytest.raises(KeyError):
+        operator.park_job(5, "no")
+    with pytest.raises(KeyError):
+        operator.discard_job(5, "no")
+
+
+@pytest.mark.parametrize("leased", [True, False])
+def test_a_clock_that_was_set_back_does_not_hold_jobs_up(
+    ledger: SqlLedger, clock: ManualClock, leased: bool
+) -> None:
+    clock.advance(86_400)
+    ledger.record_instance(instance())
+    if leased:
+        claim_one(ledger, Stage.SCREEN)
+    clock.advance(-86_400)
+    assert ledger.claim([Stage.SCREEN], owner="worker", lease_seconds=1) == []
+    assert ledger.mend_clock_step() == 1
+    assert ledger.mend_clock_step() == 0
+    claim_one(ledger, Stage.SCREEN)
+
+
+def test_an_exam_is_assessed_again_and_its_last_report_counts(
+    ledger: SqlLedger, operator: OperatorLedger
+) -> None:
+    exam_id = exam_before(ledger, Stage.DELIVER)
+    complete(ledger, claim_one(ledger, Stage.DELIVER))
+    operator.reassess(exam_id)
+    complete(ledger, claim_one(ledger, Stage.SCREEN))
+    older = replace(prediction(), bone_age_months=130.0)
+    ledger.complete_infer(claim_one(ledger, Stage.INFER), older)
+    previous = ledger.previous_report(exam_id)
+    assert previous == PreviousReport(
+        revision=1,
+        study_instance_uid=eligibility().study_instance_uid,
+        objects=report_objects(exam_id),
+    )
+    revised = tuple(
+        replace(made, sop_instance_uid=f"{made.sop_instance_uid}.2") for made in previous.objects
+    )
+    ledger.complete_report(claim_one(ledger, Stage.REPORT), revised, ("pacs",), revision=2)
+    assert ledger.report_objects(exam_id) == revised
+    details = operator.exam_details(exam_id)
+    assert [report.revision for report in details.reports] == [1, 1, 2, 2]
+    assert details.prediction == older
+    assert details.exam.outcome is Outcome.ASSESSED
+    assert "operator_reassessed" in [line.event for line in details.journal]
+
+
+def test_the_same_report_again_is_stored_once(ledger: SqlLedger, operator: OperatorLedger) -> None:
+    exam_id = exam_before(ledger, Stage.DELIVER)
+    complete(ledger, claim_one(ledger, Stage.DELIVER))
+    operator.reassess(exam_id)
+    for stage in Stage:
+        complete(ledger, claim_one(ledger, stage))
+    assert len(operator.exam_details(exam_id).reports) == 2
+
+
+def test_an_exam_with_open_jobs_is_not_assessed_again(
+    ledger: SqlLedger, operator: OperatorLedger
+) -> None:
+    exam_id = exam_before(ledger, Stage.REPORT)
+    with pytest.raises(ForbiddenTransition, match="open jobs"):
+        operator.reassess(exam_id)
+    with pytest.raises(KeyError):
+        operator.reassess(exam_id + 1)
