@@ -83,7 +83,7 @@ def _receive(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Ev
     receiver = Receiver(
         wiring.settings,
         listening=socket.socket(fileno=inherited.listening),
-        incoming=wiring.spool.incoming,
+        incoming=wiring.spool.incoming_of(name),
         accept=accept,
         stored=lambda _: bell.ring(),
         disk_used_percent=wiring.spool.usage_percent,

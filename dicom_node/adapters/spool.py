@@ -1,8 +1,8 @@
 """Received objects on disk: synced before anybody is told that they are safe.
 
-Layout: ``incoming/`` holds files that are still being received, ``objects/aa/<sha256>.dcm`` what
-is kept. All shard folders are made at start, so that keeping an object syncs one file and one
-folder.
+Layout: ``incoming/<receiver>/`` holds files that are still being received,
+``objects/aa/<sha256>.dcm`` what is kept. All shard folders are made at start, so that keeping an
+object syncs one file and one folder.
 """
 
 from __future__ import annotations
@@ -32,10 +32,20 @@ class DiskSpool:
 
     def __init__(self, root: Path) -> None:
         self.incoming = root / "incoming"
-        """Where receivers write; every file here belongs to one association."""
+        """Every file in here belongs to one association."""
         self._objects = root / "objects"
         with _storage_errors():
             _make_durable_folders(root, self.incoming, self._objects)
+
+    def incoming_of(self, receiver: str) -> Path:
+        """The empty folder in :attr:`incoming` that a receiver process writes to: what an earlier
+        process of that name left there when it died is removed. Raises ``Transient``
+        (STORAGE_UNAVAILABLE)."""
+        folder = self.incoming / receiver
+        with _storage_errors():
+            _remove(folder)
+            folder.mkdir(mode=0o700)
+        return folder
 
     def keep(self, partial: Path) -> KeptObject:
         """Make a received DICOM file durable: fsync, rename, fsync of the folder.
@@ -100,8 +110,8 @@ class DiskSpool:
         Only for start-up, before the first association: it would remove files being received.
         """
         with _storage_errors():
-            for partial in self.incoming.iterdir():
-                partial.unlink()
+            for left in self.incoming.iterdir():
+                _remove(left)
             return frozenset(path.stem for path in self._objects.glob("??/*.dcm"))
 
     def usage_percent(self) -> float:
@@ -125,6 +135,13 @@ def _content_sha256(file: BufferedReader) -> str:
         )
     file.seek(int.from_bytes(length, "little"), os.SEEK_CUR)
     return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _remove(left: Path) -> None:
+    if left.is_dir():
+        shutil.rmtree(left)
+    else:
+        left.unlink(missing_ok=True)
 
 
 def _make_durable_folders(root: Path, incoming: Path, objects: Path) -> None:

@@ -68,7 +68,7 @@ def test_no_acknowledged_exam_is_lost_or_reported_twice_when_every_process_is_ki
         finally:
             if node.process.poll() is None:
                 node.kill()
-    assert not list((tmp_path / "node" / "data" / "spool" / "incoming").iterdir())
+    assert not list((tmp_path / "node" / "data" / "spool" / "incoming").glob("*/*"))
 
 
 @contextmanager

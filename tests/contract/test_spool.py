@@ -258,6 +258,18 @@ def test_the_sweep_removes_partials_and_names_what_is_kept(spool: DiskSpool) -> 
     assert DiskSpool(spool.incoming.parent).sweep() == kept
 
 
+def test_a_receiver_begins_in_an_empty_folder_of_its_own(spool: DiskSpool) -> None:
+    first, other = spool.incoming_of("receiver-0"), spool.incoming_of("receiver-1")
+    for folder in (first, other):
+        (folder / "half.dcm").write_bytes(b"half an object")
+    assert spool.incoming_of("receiver-0") == first
+    assert list(first.iterdir()) == []
+    assert list(other.iterdir()) == [other / "half.dcm"]
+    assert first.stat().st_mode & 0o777 == 0o700
+    assert spool.sweep() == frozenset()
+    assert left_over(spool) == []
+
+
 def test_usage_is_what_is_left_for_us_in_percent(tmp_path: Path, spool: DiskSpool) -> None:
     usage = shutil.disk_usage(tmp_path)
     assert 0 < spool.usage_percent() <= 100
