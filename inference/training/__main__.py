@@ -1,5 +1,5 @@
-"""``python -m inference.training prepare|train|evaluate|robustness|export --config FILE``: one
-command a step."""
+"""``python -m inference.training STEP --config FILE``: prepare, train, evaluate, teach, robustness,
+export, one command a step."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from pathlib import Path
 
 from inference.training.run_config import RunConfig, read_run_config
 
+_STEPS = ("prepare", "train", "evaluate", "teach", "robustness", "export")
+
 
 def main() -> None:
     """Parse the command line and run one step."""
     parser = argparse.ArgumentParser(prog="python -m inference.training", description=__doc__)
-    parser.add_argument("step", choices=("prepare", "train", "evaluate", "robustness", "export"))
+    parser.add_argument("step", choices=_STEPS)
     parser.add_argument("--config", type=Path, required=True, help="TOML file of the run")
     parser.add_argument(
         "--data", type=Path, default=Path("../shared/data/rsna"), help="labelled radiographs"
@@ -62,6 +64,10 @@ def _run(arguments: argparse.Namespace, config: RunConfig, out: Path) -> None:
         from inference.training.report import evaluate_checkpoint
 
         print(json.dumps(evaluate_checkpoint(config, prepared, out), indent=2))
+    elif arguments.step == "teach":
+        from inference.training.distillation import teach
+
+        print(teach(config, prepared, out))
     elif arguments.step == "robustness":
         _robustness(arguments, config, out)
     else:

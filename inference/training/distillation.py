@@ -1,56 +1,60 @@
-"""What earlier networks say of the prepared radiographs, to be learned by one network (Hinton G,
-Vinyals O, Dean J, 2015, arXiv:1503.02531)."""
+"""What earlier networks say of the radiographs, to be learned by one network (Hinton G, Vinyals O,
+Dean J, 2015, arXiv:1503.02531)."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor
 
-from inference.network import BoneAgeNet, mirrored_distribution
+from inference.network import mirrored_distribution
 from inference.training.evaluate import over_images
-from inference.training.prepare import Radiographs
+from inference.training.prepare import Radiographs, load_radiographs
+from inference.training.report import averaged_network, load_checkpoint
 from inference.training.run_config import RunConfig
 
 
-def taught(
-    config: RunConfig, radiographs: Radiographs, out: Path, device: torch.device
-) -> NDArray[np.float32] | None:
-    """The teachers' averaged distribution of each radiograph, without augmentation, (N, 240); None
-    without teachers.
+def teach(config: RunConfig, prepared: Path, out: Path) -> Path:
+    """Write what the run's network says of each radiograph, without augmentation, to
+    ``out/taught.npz``; return its path.
 
-    It is computed once: ``out/taught-<hash of the teachers>.npy`` keeps it. Raises
-    ``FileNotFoundError`` when a teacher is missing and ``RuntimeError`` when one has another shape.
+    ``prepared``: array file of :func:`inference.training.prepare.prepare`. Raises
+    ``FileNotFoundError`` without it or without ``checkpoint.pt``.
+    """
+    radiographs = load_radiographs(prepared)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = averaged_network(config, load_checkpoint(out / "checkpoint.pt")).to(device)
+
+    def answer(image: Tensor, sex: Tensor) -> Tensor:
+        return mirrored_distribution(network, image, sex)
+
+    said = over_images(answer, network, radiographs.images, radiographs.male, device)
+    target = out / "taught.npz"
+    np.savez(target, image_ids=radiographs.image_ids, distributions=said.numpy())
+    return target
+
+
+def taught(config: RunConfig, radiographs: Radiographs) -> NDArray[np.float32] | None:
+    """The teachers' averaged distribution of each radiograph, (N, 240); None without teachers.
+
+    The teachers may have any shape and side. Raises ``FileNotFoundError`` when one has not been
+    asked by :func:`teach` and ``ValueError`` when it was asked about other radiographs.
     """
     if config.distillation is None:
         return None
-    teachers = config.distillation.teachers
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in teachers)).hexdigest()
-    kept = out / f"taught-{digest[:12]}.npy"
-    if not kept.exists():
-        each = [_distributions(config, path, radiographs, device) for path in teachers]
-        np.save(kept, torch.stack(each).mean(dim=0).numpy())
-    distributions: NDArray[np.float32] = np.load(kept)
-    return distributions
+    said = [_said_of(radiographs, path) for path in config.distillation.teachers]
+    average: NDArray[np.float32] = np.mean(said, axis=0, dtype=np.float32)
+    return average
 
 
-def _distributions(
-    config: RunConfig, path: Path, radiographs: Radiographs, device: torch.device
-) -> Tensor:
-    teacher = BoneAgeNet(**vars(config.network))
-    if path.suffix == ".safetensors":
-        teacher.load_state_dict(load_file(path))
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        teacher.load_state_dict(state["average"])
-    teacher.to(device)
-
-    def answer(image: Tensor, sex: Tensor) -> Tensor:
-        return mirrored_distribution(teacher, image, sex)
-
-    return over_images(answer, teacher, radiographs.images, radiographs.male, device)
+def _said_of(radiographs: Radiographs, path: Path) -> NDArray[np.float32]:
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: run the step teach with its configuration")
+    with np.load(path, allow_pickle=False) as stored:
+        if not np.array_equal(stored["image_ids"], radiographs.image_ids):
+            raise ValueError(f"{path} speaks of other radiographs: prepare and teach it again")
+        said: NDArray[np.float32] = stored["distributions"]
+    return said

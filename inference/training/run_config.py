@@ -64,8 +64,7 @@ class DistillationConfig:
     """Learn from earlier networks too: the cross entropy against their averaged distribution,
     times ``weight``, adds to the loss.
 
-    ``teachers``: checkpoints (``.pt``) or bundles' weights (``.safetensors``) of networks of the
-    same shape and side.
+    ``teachers``: the files ``taught.npz`` of their runs, which the step ``teach`` wrote.
     """
 
     teachers: tuple[Path, ...]

@@ -80,7 +80,7 @@ def train(
     plan = _Plan(
         config=config,
         radiographs=radiographs,
-        taught=taught(config, radiographs, out, device),
+        taught=taught(config, radiographs),
         steps=int((~radiographs.validation).sum()) // config.batch,
         workers=workers,
         device=device,

@@ -218,41 +218,43 @@ ROBUSTNESS: dict[str, Any] = {
 }
 
 
-def test_a_run_learns_from_its_teachers_and_asks_them_once(
-    config: RunConfig, data: Path, tmp_path: Path
-) -> None:
+def test_a_run_learns_from_its_teachers(config: RunConfig, data: Path, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="needs the torch extra")
-    from safetensors.torch import save_file
-
     from inference.network import BoneAgeNet, mirrored_distribution
-    from inference.training.distillation import taught
+    from inference.training.distillation import taught, teach
     from inference.training.train import train
 
-    teachers = [BoneAgeNet(**vars(config.network)).eval() for _ in range(2)]
-    torch.save({"average": teachers[0].state_dict()}, tmp_path / "a.pt")
-    save_file(teachers[1].state_dict(), tmp_path / "b.safetensors")
-    paths = (tmp_path / "a.pt", tmp_path / "b.safetensors")
-    student = replace(config, epochs=1, distillation=DistillationConfig(teachers=paths, weight=0.5))
-    out = tmp_path / "run"
-    prepared = prepare(student, data, out, splits=tmp_path)
+    small = replace(config, side=config.side // 2)
+    said, paths = [], []
+    for name, of in (("a", config), ("b", small)):
+        folder = tmp_path / name
+        prepared = prepare(of, data, folder, splits=tmp_path)
+        teacher = BoneAgeNet(**vars(of.network)).eval()
+        torch.save({"average": teacher.state_dict()}, folder / "checkpoint.pt")
+        paths.append(teach(of, prepared, folder))
+        radiographs = load_radiographs(prepared)
+        image = torch.from_numpy(radiographs.images[5:6, None])
+        male = torch.full((1, 1), float(radiographs.male[5]))
+        with torch.no_grad():
+            said.append(mirrored_distribution(teacher, image, male)[0])
+    distillation = DistillationConfig(teachers=tuple(paths), weight=0.5)
+    student = replace(config, epochs=1, distillation=distillation)
+    prepared = tmp_path / "a" / f"radiographs-{config.side}.npz"
     radiographs = load_radiographs(prepared)
-    found = taught(student, radiographs, out, torch.device("cpu"))
-    image, male = torch.from_numpy(radiographs.images[5:6, None]), torch.ones(1, 1) * 0
-    male[0, 0] = float(radiographs.male[5])
-    with torch.no_grad():
-        said = [mirrored_distribution(teacher, image, male)[0] for teacher in teachers]
+    found = taught(student, radiographs)
     assert found is not None
     assert found.shape == (IMAGES, 240)
     assert np.allclose(found[5], (said[0] + said[1]) / 2, atol=1e-5)
+    train(student, prepared, tmp_path / "run", workers=0, weights=None)
+    assert (tmp_path / "run" / "checkpoint.pt").exists()
 
-    (kept,) = out.glob("taught-*.npy")
-    np.save(kept, np.roll(found, 1, axis=0))
-    again = taught(student, radiographs, out, torch.device("cpu"))
-    assert again is not None
-    assert np.array_equal(again[1], found[0])
-    train(student, prepared, out, workers=0, weights=paths[1])
-    assert (out / "checkpoint.pt").exists()
-    assert taught(config, radiographs, out, torch.device("cpu")) is None
+    others = replace(radiographs, image_ids=radiographs.image_ids + 1)
+    with pytest.raises(ValueError, match=r"a/taught\.npz speaks of other radiographs"):
+        taught(student, others)
+    paths[1].unlink()
+    with pytest.raises(FileNotFoundError, match=r"b/taught\.npz is missing: run the step teach"):
+        taught(student, radiographs)
+    assert taught(config, radiographs) is None
 
 
 def test_a_run_starts_from_a_bundles_weights(config: RunConfig, data: Path, tmp_path: Path) -> None:
