@@ -156,6 +156,15 @@ def check_reference_table(load: Callable[[], ReferenceTable]) -> Finding:
     return _ok(load().title)
 
 
+def check_patient_key(verify: Callable[[], None]) -> Finding:
+    """The key that finds earlier exams of a patient can be used. ``verify`` raises when not."""
+    try:
+        verify()
+    except NodeError as error:
+        return _warning(str(error), "until then exams are reported without earlier ones")
+    return _ok("earlier exams of a patient are found")
+
+
 def check_destination(echo: Callable[[], str | None]) -> Finding:
     """A destination answers a C-ECHO. ``echo``: None when it does, otherwise what went wrong."""
     trouble = echo()

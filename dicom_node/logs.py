@@ -129,8 +129,14 @@ EVENTS: Mapping[str, Event] = {
     ),
     "exam_ignored": _event("info", "the object is no hand radiograph", "exam_id", "reason"),
     "exam_not_assessed": _event("info", "a hand without a bone age", "exam_id", "reason"),
+    "patient_key_unusable": _event(
+        "error", "the exam is reported without earlier ones of its patient", "exam_id", "fault"
+    ),
     "exam_assessed": _event("info", "the model gave a bone age", "exam_id", "model"),
     "report_built": _event("info", "the report's objects are encoded and kept", "exam_id", "count"),
+    "picture_not_drawn": _event(
+        "error", "a report goes without its picture and its page", "error"
+    ),
     "delivery_stored": _event(
         "info", "a destination has a report object", "exam_id", "job_id", "destination", "status"
     ),

@@ -59,9 +59,11 @@ METRICS: tuple[Metric, ...] = (
     _seconds(
         "dicom_node_stage_seconds", "Duration of one attempt", _STAGE_BUCKETS, "stage", "result"
     ),
-    _counter("dicom_node_exams_total", "Exams by what became of them", "outcome", "reason"),
+    _counter("dicom_node_exams_total", "Exams by what first became of them", "outcome", "reason"),
     _seconds(
-        "dicom_node_exam_seconds", "From the C-STORE to the report in a destination", _EXAM_BUCKETS
+        "dicom_node_exam_seconds",
+        "From the C-STORE to the first report in a destination",
+        _EXAM_BUCKETS,
     ),
     _counter(
         "dicom_node_deliveries_total", "Answers of destinations", "destination", "verdict"
@@ -167,9 +169,13 @@ def stage_finished(stage: Stage, result: str, seconds: float) -> None:
     _observe("dicom_node_stage_seconds", seconds, stage=stage.value, result=result)
 
 
-def exam_ended(outcome: Outcome, reason: Reason | None = None) -> None:
-    """An exam was assessed, not assessed or ignored."""
-    _count("dicom_node_exams_total", outcome=outcome.value, reason=reason or "")
+def exam_ended(
+    outcome: Outcome, reason: Reason | None = None, *, before: Outcome = Outcome.PENDING
+) -> None:
+    """An exam was assessed, not assessed or ignored; one that had ended ``before`` is not counted
+    again."""
+    if before is Outcome.PENDING:
+        _count("dicom_node_exams_total", outcome=outcome.value, reason=reason or "")
 
 
 def exam_delivered(seconds: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Protocol
 
 from dicom_node.domain.assessment import Assessment, Note, Prediction, PriorResult
 from dicom_node.domain.delivery import (
+    NOTHING_DELIVERED,
     Answer,
     Delivery,
     PreviousReport,
@@ -149,7 +150,8 @@ class Ledger(Protocol):
     def complete_not_assessed(
         self, job: Job, reason: Reason, *, study_instance_uid: str, report: bool
     ) -> None:
-        """The exam ends as NOT_ASSESSED; with ``report``, job(REPORT) is queued."""
+        """The exam ends as NOT_ASSESSED, without an earlier prediction; with ``report``,
+        job(REPORT) is queued."""
 
     def complete_infer(self, job: Job, prediction: Prediction) -> None:
         """Store the prediction, in place of an earlier one, set the outcome ASSESSED and queue
@@ -157,7 +159,8 @@ class Ledger(Protocol):
 
     def prior_results(self, exam_id: int) -> tuple[PriorResult, ...]:
         """What was assessed of the same patient at earlier study dates, oldest first; nothing
-        without pseudonym or study date."""
+        without pseudonym or study date. Of an image that was corrected only what was reported
+        last."""
 
     def previous_report(self, exam_id: int) -> PreviousReport | None:
         """The last report about the exam's SOP instance from its institution, None before the
@@ -181,8 +184,9 @@ class Ledger(Protocol):
     def record_delivery(self, job: Job, delivery: Delivery) -> None:
         """Store a destination's answer for one object."""
 
-    def delivered(self, exam_id: int, destination: str) -> frozenset[str]:
-        """SOP Instance UIDs of the exam's objects that this destination has stored."""
+    def delivered(self, exam_id: int, destination: str) -> Mapping[str, Answer]:
+        """What this destination has stored of all reports about the exam's SOP instance from its
+        institution, earlier revisions too: SOP Instance UID, as made, to its answer."""
 
     def complete_deliver(self, job: Job) -> None:
         """All objects are stored at the destination."""
@@ -242,8 +246,15 @@ class Reporter(Protocol):
 class ReportSender(Protocol):
     """C-STORE SCU for all destinations; keeps associations open while there is work."""
 
-    def send(self, destination: str, report: ReportObject) -> Answer:
+    def send(
+        self,
+        destination: str,
+        report: ReportObject,
+        delivered: Mapping[str, Answer] = NOTHING_DELIVERED,
+    ) -> Answer:
         """Send one object as the first of its SOP classes that the destination accepts.
+
+        ``delivered``: what it has stored before, for references to what the object replaces.
 
         Raises ``Transient`` (DESTINATION_UNAVAILABLE) when no answer came, ``Permanent``
         (DESTINATION_REFUSED) when the association was rejected permanently or nothing was accepted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from io import BytesIO
 from typing import Any
@@ -34,7 +34,7 @@ from sr_templates.source import Source
 from sr_templates.uids import derived_uid
 from sr_templates.wording import wording
 
-TEMPLATE_VERSION = "3"
+TEMPLATE_VERSION = "4"
 """Part of every UID: raise it with any change of what the reports say or how they are built."""
 
 
@@ -60,13 +60,13 @@ _ENCODED_BY_CHARACTER_SET = frozenset({VR.SH, VR.LO, VR.ST, VR.LT, VR.UC, VR.UT,
 
 
 def report_uid(source: Source, content: ReportContent, purpose: str) -> str:
-    """A UID of this report: another source, model, finding, template or revision gives another
-    one."""
+    """A UID of this report: another source, model, statement, template or revision gives another
+    one, another time or another drawing does not."""
     revision = (f"revision {content.revision}",) if content.revision > 1 else ()
     return derived_uid(
         source.sop_instance_uid,
         content.content_sha256,
-        *_subject(content),
+        *_stated(content),
         content.language,
         TEMPLATE_VERSION,
         *revision,
@@ -250,13 +250,41 @@ def evidence(source: Source) -> Dataset:
     return image
 
 
-def _subject(content: ReportContent) -> tuple[str, ...]:
-    if isinstance(content, AssessedContent):
-        model = content.model
-        return model.name, model.version, model.sha256, content.reference_id
-    if isinstance(content, NotAssessedContent):
-        return ("not assessed", content.reason)
-    raise InvalidContent(f"{type(content).__name__} has no report")
+_NOT_STATED = frozenset(
+    {
+        "device",
+        "content_sha256",
+        "language",
+        "reported_at",
+        "revision",
+        "predecessors",
+        "keep_character_set",
+        "hand_box",
+        "saliency",
+        "reference_sd_months",
+    }
+)
+"""Fields of a content that are no statement about the patient, stand in the UID by themselves or
+follow from the image and the model."""
+
+
+def _stated(content: ReportContent) -> Iterator[str]:
+    """Every statement of the content, numbers as exact as a report gives them (two decimals)."""
+    if not isinstance(content, AssessedContent | NotAssessedContent):
+        raise InvalidContent(f"{type(content).__name__} has no report")
+    for field in fields(content):
+        if field.name not in _NOT_STATED:
+            yield f"{field.name}={_exact(getattr(content, field.name))}"
+
+
+def _exact(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    if isinstance(value, tuple):
+        return f"({','.join(_exact(item) for item in value)})"
+    if is_dataclass(value):
+        return _exact(tuple(getattr(value, field.name) for field in fields(value)))
+    return str(value)
 
 
 def _equipment(content: ReportContent) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from sr_templates import concepts
-from sr_templates.content import AssessedContent, Box, InvalidContent
+from sr_templates.content import AssessedContent, Box, InvalidContent, Prior
 from sr_templates.document import (
     MEASUREMENTS,
     build_document,
@@ -105,6 +105,18 @@ def _measurements(content: AssessedContent) -> Iterator[Measurement]:
     ):
         if value is not None:
             yield _measurement(concept, value, unit)
+    if content.priors:
+        yield from _comparison(content, content.priors[-1])
+
+
+def _comparison(content: AssessedContent, prior: Prior) -> Iterator[Measurement]:
+    """The last earlier exam; two versions of a model have no change between them."""
+    months = concepts.MONTH
+    yield _measurement(concepts.PRIOR_BONE_AGE, prior.bone_age_months, months)
+    yield _measurement(concepts.PRIOR_INTERVAL, prior.months_before, months)
+    if prior.same_model:
+        change = content.bone_age_months - prior.bone_age_months
+        yield _measurement(concepts.BONE_AGE_CHANGE, change, months)
 
 
 def _measurement(

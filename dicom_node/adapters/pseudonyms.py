@@ -46,6 +46,11 @@ class PatientPseudonyms:
         message = b"".join(len(part.encode()).to_bytes(4) + part.encode() for part in parts)
         return hmac.new(self._key, message, hashlib.sha256).hexdigest()
 
+    def verify(self) -> None:
+        """Look at the key if there is one. Raises as a call does."""
+        if self._key_file.exists():
+            _ = self._key
+
     @cached_property
     def _key(self) -> bytes:
         try:
@@ -59,7 +64,7 @@ class PatientPseudonyms:
             raise Permanent(
                 Fault.STORAGE_UNAVAILABLE,
                 f"the key {self._key_file} is damaged: restore it from a backup, or remove it and "
-                "earlier exams are no longer found",
+                "the exams up to now are no longer compared",
             )
         return key
 

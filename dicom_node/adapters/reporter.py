@@ -30,6 +30,7 @@ from dicom_node.domain.assessment import (
 from dicom_node.domain.delivery import PreviousReport, ReportKind, ReportObject
 from dicom_node.domain.eligibility import CR_IMAGE_STORAGE, PRODUCT_NAME, Reason
 from dicom_node.domain.errors import Fault, Permanent
+from dicom_node.logs import log
 from dicom_node.ports import ReportRequest
 from inference.decode import UnreadablePixels
 from inference.display import display_pixels
@@ -105,11 +106,13 @@ class SrReporter:
             reason=Reason.IMAGE_BLANK.value,
         )
         source = read_source(_empty_radiograph())
-        _build(source, nothing, kinds, None)
+        _documents(source, nothing, kinds)
+        list(_drawn(source, nothing, kinds, None))
 
     def build(self, request: ReportRequest) -> tuple[ReportObject, ...]:
-        """Encode the wanted objects of one report; without a bone age there are no measurements.
-        What says the same as ``request.previous`` is that report, not another one.
+        """Encode the wanted objects of one report; without a bone age there are no measurements,
+        and what cannot be drawn does not hold up what is written. What says the same as
+        ``request.previous`` is that report, not another one.
 
         Raises ``Permanent``: UNREADABLE_OBJECT when no report can refer to the source image,
         REPORT_INVALID when its content cannot be encoded.
@@ -118,9 +121,7 @@ class SrReporter:
         try:
             with disable_value_validation():  # its warnings quote header values
                 content = self._content(request, source)
-                return _unchanged(request, source, content) or _build(
-                    source, content, _kinds(request), _shown(request)
-                )
+                return _unchanged(request, source, content) or _objects(request, source, content)
         except InvalidContent as error:
             raise Permanent(Fault.REPORT_INVALID, f"no report: {error}") from None
         except _UNBUILDABLE as error:
@@ -160,10 +161,9 @@ class SrReporter:
 
 
 def _shown(request: ReportRequest) -> NDArray[np.uint8] | None:
-    """The radiograph for a picture, if one is wanted and its pixels have been read before."""
+    """The radiograph for a picture, if its pixels have been read before."""
     finding = request.finding
-    unread = isinstance(finding, Reason) and finding not in _FOUND_IN_PIXELS
-    if unread or not _DRAWN & request.kinds:
+    if isinstance(finding, Reason) and finding not in _FOUND_IN_PIXELS:
         return None
     try:
         return display_pixels(request.path)
@@ -283,12 +283,27 @@ def _source(request: ReportRequest) -> Source:
         ) from None
 
 
-def _build(
-    source: Source,
-    content: ReportContent,
-    kinds: frozenset[ReportKind],
-    pixels: NDArray[np.uint8] | None,
+def _objects(
+    request: ReportRequest, source: Source, content: ReportContent
 ) -> tuple[ReportObject, ...]:
+    """All wanted objects; what is drawn may be missing where something is written."""
+    kinds = _kinds(request)
+    written = _documents(source, content, kinds)
+    if not _DRAWN & kinds:
+        return written
+    try:
+        return (*written, *_drawn(source, content, kinds, _shown(request)))
+    except Exception as error:  # the ways in which drawing can fail are many
+        if not written:
+            raise
+        log("picture_not_drawn", error=error)
+        return written
+
+
+def _documents(
+    source: Source, content: ReportContent, kinds: frozenset[ReportKind]
+) -> tuple[ReportObject, ...]:
+    """The objects in words and numbers."""
     from sr_templates.measurement_report import build_measurement_report
     from sr_templates.narrative import build_narrative
 
@@ -298,7 +313,7 @@ def _build(
         objects.append(_encoded(ReportKind.MEASUREMENTS, report))
     if ReportKind.NARRATIVE in kinds:
         objects.append(_encoded(ReportKind.NARRATIVE, build_narrative(source, content)))
-    return (*objects, *_drawn(source, content, kinds, pixels))
+    return tuple(objects)
 
 
 def _drawn(
@@ -308,7 +323,7 @@ def _drawn(
     pixels: NDArray[np.uint8] | None,
 ) -> Iterator[ReportObject]:
     """The objects that show the radiograph, which is drawn once for both."""
-    if not _DRAWN & kinds:
+    if not _DRAWN & kinds:  # nothing to import
         return
     from sr_templates.capture import build_capture
     from sr_templates.pdf import build_pdf

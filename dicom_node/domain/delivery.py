@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 
 class Verdict(StrEnum):
@@ -85,6 +86,10 @@ class Answer:
     status: int
     sent_sop_class_uid: str
     sent_sop_instance_uid: str
+
+
+NOTHING_DELIVERED: Mapping[str, Answer] = MappingProxyType({})
+"""What a destination has stored before the first report of an image."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 
 from dicom_node.domain.delivery import (
+    Answer,
     Delivery,
     ReportKind,
     ReportObject,
@@ -48,7 +49,7 @@ class Deliver:
         for report in wanted:
             if report.sop_instance_uid not in stored:
                 try:
-                    arrived |= self._send(job, report)
+                    arrived |= self._send(job, report, stored)
                 except Permanent as refusal:
                     refusals.append(refusal)
         if refusals:
@@ -61,12 +62,13 @@ class Deliver:
                 f"`dicom-node job retry {job.job_id}`",
             )
         self._ledger.complete_deliver(job)
-        received_at = self._ledger.exam(job.exam_id).instance.received_at
-        exam_delivered((self._clock.now() - received_at).total_seconds())
+        if not stored.keys() - {r.sop_instance_uid for r in wanted}:  # else it is a revision
+            received_at = self._ledger.exam(job.exam_id).instance.received_at
+            exam_delivered((self._clock.now() - received_at).total_seconds())
 
-    def _send(self, job: Job, report: ReportObject) -> bool:
+    def _send(self, job: Job, report: ReportObject, stored: Mapping[str, Answer]) -> bool:
         """Whether the destination has the object now."""
-        answer = self._sender.send(job.destination, report)
+        answer = self._sender.send(job.destination, report, stored)
         status = answer.status
         verdict = verdict_for_status(status)
         self._ledger.record_delivery(

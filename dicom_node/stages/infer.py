@@ -59,20 +59,22 @@ class Infer:
             if isinstance(answer, Reason):
                 self._refuse(job, answer)
             else:
+                exam = self._ledger.exam(job.exam_id)
                 self._ledger.complete_infer(job, answer)
                 log("exam_assessed", exam_id=job.exam_id, model=answer.model.name)
-                exam_ended(Outcome.ASSESSED)
+                exam_ended(Outcome.ASSESSED, before=exam.outcome)
         except NodeError as error:
             return error
         return None
 
     def _refuse(self, job: Job, reason: Reason) -> None:
         exam = self._ledger.exam(job.exam_id)
+        reported = self._ledger.previous_report(job.exam_id) is not None
         self._ledger.complete_not_assessed(
             job,
             reason,
             study_instance_uid=exam.study_instance_uid,
-            report=self._reports_not_assessed(exam.instance.institution_id),
+            report=reported or self._reports_not_assessed(exam.instance.institution_id),
         )
         log("exam_not_assessed", exam_id=job.exam_id, reason=reason)
-        exam_ended(Outcome.NOT_ASSESSED, reason)
+        exam_ended(Outcome.NOT_ASSESSED, reason, before=exam.outcome)

@@ -271,7 +271,7 @@ def test_a_late_owner_changes_nothing(
     with pytest.raises(LeaseLost):
         write(ledger, late)
     assert (ledger.exam(exam_id), ledger.report_objects(exam_id)) == before
-    assert ledger.delivered(exam_id, "pacs") == frozenset()
+    assert ledger.delivered(exam_id, "pacs") == {}
     assert claim(ledger) == []
     complete(ledger, current)
 

@@ -30,11 +30,24 @@ def test_what_a_destination_has_stored_is_known_per_destination(ledger: Ledger) 
     refused = answer(exam_id, "pacs", status=0xC000, verdict=Verdict.REFUSED)
     ledger.record_delivery(pacs, refused)
     first = report_objects(exam_id)[0].sop_instance_uid
-    assert ledger.delivered(exam_id, "archive") == {first}
-    assert ledger.delivered(exam_id, "pacs") == frozenset()
+    assert set(ledger.delivered(exam_id, "archive")) == {first}
+    assert ledger.delivered(exam_id, "pacs") == {}
     ledger.record_delivery(pacs, answer(exam_id, "pacs", verdict=Verdict.STORED))
     ledger.record_delivery(pacs, refused)
-    assert ledger.delivered(exam_id, "pacs") == {first}
+    assert set(ledger.delivered(exam_id, "pacs")) == {first}
+
+
+def test_a_corrected_exam_knows_as_what_the_earlier_documents_are_stored(ledger: Ledger) -> None:
+    first = exam_before(ledger, Stage.DELIVER)
+    sent = answer(first, "pacs", verdict=Verdict.STORED)
+    as_text = replace(sent.answer, sent_sop_class_uid="1.2.840.1", sent_sop_instance_uid="2.25.9")
+    ledger.record_delivery(claim_one(ledger, Stage.DELIVER), replace(sent, answer=as_text))
+    corrected, _ = ledger.record_instance(instance(content="corrected"))
+    elsewhere = replace(instance(content="corrected too"), institution_id="hospital-2")
+    other, _ = ledger.record_instance(elsewhere)
+    assert ledger.delivered(corrected, "pacs") == {sent.sop_instance_uid: as_text}
+    assert ledger.delivered(corrected, "archive") == {}
+    assert ledger.delivered(other, "pacs") == {}
 
 
 def test_own_reports_are_recognised(ledger: Ledger) -> None:
@@ -107,3 +120,11 @@ def test_an_exam_that_is_no_longer_assessed_is_no_earlier_result(ledger: Ledger)
     ledger.complete_not_assessed(job, Reason.INDETERMINATE, study_instance_uid="1.2", report=False)
     later = exam_before(ledger, Stage.REPORT, number=2)
     assert ledger.prior_results(later) == ()
+
+
+def test_what_was_assessed_before_leaves_no_prediction_when_it_no_longer_is(ledger: Ledger) -> None:
+    exam_id = exam_before(ledger, Stage.REPORT)
+    assert ledger.prediction(exam_id) == prediction()
+    job = claim_one(ledger, Stage.REPORT)
+    ledger.complete_not_assessed(job, Reason.NO_HAND_FOUND, study_instance_uid="1.2", report=True)
+    assert ledger.prediction(exam_id) is None

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from dicom_node.domain.assessment import Prediction, PriorResult
-from dicom_node.domain.delivery import Delivery, PreviousReport, ReportObject, Verdict
+from dicom_node.domain.delivery import Answer, Delivery, PreviousReport, ReportObject, Verdict
 from dicom_node.domain.eligibility import Reason
 from dicom_node.domain.errors import Fault, LeaseLost
 from dicom_node.domain.exam import UNKNOWN_SENDER, Exam, Instance, Outcome, Receipt
@@ -24,7 +24,7 @@ class _Findings:
     objects: tuple[ReportObject, ...] = ()
     """Of the last revision."""
     revision: int = 0
-    stored: set[tuple[str, str]] = field(default_factory=set)
+    stored: dict[tuple[str, str], Answer] = field(default_factory=dict)
 
 
 class InMemoryLedger:
@@ -149,6 +149,7 @@ class InMemoryLedger:
     ) -> None:
         self._complete(job)
         self._end_without_age(job, Outcome.NOT_ASSESSED, reason, study_instance_uid)
+        self._findings[job.exam_id].prediction = None
         if report:
             self._enqueue(job.exam_id, Stage.REPORT)
 
@@ -168,6 +169,7 @@ class InMemoryLedger:
             assessed = self.exams[other_id].outcome is Outcome.ASSESSED
             if (
                 assessed
+                and self._last_reported(other_id) == other_id
                 and known
                 and prediction
                 and known.study_date
@@ -184,22 +186,31 @@ class InMemoryLedger:
         return tuple(sorted(found, key=lambda prior: prior.study_date))
 
     def previous_report(self, exam_id: int) -> PreviousReport | None:
-        this = self.exams[exam_id].instance
-        about_it = [
-            (found.revision, other_id)
-            for other_id, found in self._findings.items()
-            if found.objects
-            and self.exams[other_id].instance.sop_instance_uid == this.sop_instance_uid
-            and self.exams[other_id].instance.institution_id == this.institution_id
-        ]
-        if not about_it:
+        last_id = self._last_reported(exam_id)
+        if last_id is None:
             return None
-        revision, last_id = max(about_it)
         return PreviousReport(
-            revision=revision,
+            revision=self._findings[last_id].revision,
             study_instance_uid=self.exams[last_id].study_instance_uid,
             objects=self._findings[last_id].objects,
         )
+
+    def _last_reported(self, exam_id: int) -> int | None:
+        reported = [
+            (self._findings[other_id].revision, other_id)
+            for other_id in self._about_the_image_of(exam_id)
+            if self._findings[other_id].objects
+        ]
+        return max(reported)[1] if reported else None
+
+    def _about_the_image_of(self, exam_id: int) -> list[int]:
+        this = self.exams[exam_id].instance
+        return [
+            other_id
+            for other_id, other in self.exams.items()
+            if other.instance.sop_instance_uid == this.sop_instance_uid
+            and other.instance.institution_id == this.institution_id
+        ]
 
     def complete_report(
         self,
@@ -222,11 +233,15 @@ class InMemoryLedger:
         self._check_lease(job)
         if delivery.verdict is Verdict.STORED:
             stored = self._findings[job.exam_id].stored
-            stored.add((delivery.destination, delivery.sop_instance_uid))
+            stored[delivery.destination, delivery.sop_instance_uid] = delivery.answer
 
-    def delivered(self, exam_id: int, destination: str) -> frozenset[str]:
-        stored = self._findings[exam_id].stored
-        return frozenset(uid for name, uid in stored if name == destination)
+    def delivered(self, exam_id: int, destination: str) -> dict[str, Answer]:
+        return {
+            uid: answer
+            for other_id in self._about_the_image_of(exam_id)
+            for (name, uid), answer in self._findings[other_id].stored.items()
+            if name == destination
+        }
 
     def complete_deliver(self, job: Job) -> None:
         self._complete(job)

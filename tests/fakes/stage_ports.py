@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dicom_node.domain.assessment import HandBox, ModelIdentity, Prediction
-from dicom_node.domain.delivery import Answer, ReportKind, ReportObject
+from dicom_node.domain.delivery import NOTHING_DELIVERED, Answer, ReportKind, ReportObject
 from dicom_node.domain.eligibility import Reason
 from dicom_node.domain.errors import Fault, Permanent
 from dicom_node.ports import KeptObject, PredictionRequest, ReportRequest
@@ -78,13 +78,21 @@ class RecordingReporter:
 
 @dataclass
 class ScriptedSender:
-    """Answers with the given statuses in turn, then with success; an exception is raised."""
+    """Answers with the given statuses in turn, then with success; an exception is raised.
+    ``delivered``: what the destination had before the last object."""
 
     script: list[int | Exception] = field(default_factory=list)
     sent: list[tuple[str, str]] = field(default_factory=list)
+    delivered: Mapping[str, Answer] = field(default_factory=dict)
 
-    def send(self, destination: str, report: ReportObject) -> Answer:
+    def send(
+        self,
+        destination: str,
+        report: ReportObject,
+        delivered: Mapping[str, Answer] = NOTHING_DELIVERED,
+    ) -> Answer:
         self.sent.append((destination, report.sop_instance_uid))
+        self.delivered = delivered
         answer = self.script.pop(0) if self.script else 0x0000
         if isinstance(answer, Exception):
             raise answer

@@ -15,7 +15,7 @@ from dicom_node.domain.job import Job, JobState, Stage
 from dicom_node.stages.deliver import Deliver
 from dicom_node.stages.infer import Infer
 from dicom_node.stages.report import Report, Route
-from dicom_node.stages.screen import Screen
+from dicom_node.stages.screen import Pseudonymise, Screen
 from dicom_node.worker import Batch, Worker
 from tests.fakes.clock import ManualClock
 from tests.fakes.ledger import InMemoryLedger
@@ -54,6 +54,7 @@ class Node:
     reporter: RecordingReporter = field(default_factory=RecordingReporter)
     sender: ScriptedSender = field(default_factory=ScriptedSender)
     header: Callable[[Path], Header] = lambda _: HAND
+    pseudonym: Pseudonymise = lambda _, header: header.patient_id or None
     batch_max: int = 1
     reports_not_assessed: bool = True
     institution_is_known: bool = True
@@ -77,7 +78,7 @@ class Node:
                     ledger=self.ledger,
                     read_header=lambda path: self.header(path),  # noqa: PLW0108 set by a test later
                     reports_not_assessed=lambda _: route.report_not_assessed,
-                    pseudonym=lambda _, header: header.patient_id or None,
+                    pseudonym=self.pseudonym,
                 ),
                 Stage.REPORT: Report(
                     spool=spool,

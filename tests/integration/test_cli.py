@@ -333,6 +333,12 @@ def test_exam_show_tells_the_journey_of_an_assessed_exam(journey: Journey) -> No
     assert "T" in found["journal"][0]["at"]
 
 
+def test_exam_show_says_nothing_that_leads_to_the_patient(journey: Journey) -> None:
+    found = journey.show("1-hand.dcm")["eligibility"]
+    assert found["sex"] in {"F", "M"}
+    assert not {"study_date", "patient_pseudonym"} & set(found)
+
+
 @pytest.mark.parametrize("language", ["en", "pt-BR"])
 def test_exam_show_explains_in_words_why_there_is_no_bone_age(
     journey: Journey, language: str
@@ -387,6 +393,20 @@ def test_a_person_can_park_a_waiting_delivery_and_then_give_it_up(journey: Journ
     assert run("job", "discard", job_id, "--reason", "PACS is gone", "--config", config).code == 0
     [*_, discarded] = journey.jobs("3-lateral.dcm")
     assert (discarded["state"], discarded["detail"]) == ("discarded", "PACS is gone")
+
+
+def test_an_exam_is_assessed_again(journey: Journey) -> None:
+    exam_id = journey.exams()["4-chest.dcm"]
+    done = run("exam", "reassess", exam_id, "--config", journey.node.config)
+    assert (done.code, done.err) == (0, "")
+    assert done.out == f"Exam {exam_id} is assessed again.\n"
+
+    def done_twice() -> bool:
+        states = [(job["stage"], job["state"]) for job in journey.jobs("4-chest.dcm")]
+        return states == [("screen", "done"), ("screen", "done")]
+
+    wait_until(done_twice, seconds=30)
+    assert journey.show("4-chest.dcm")["exam"]["outcome"] == "ignored"
 
 
 def test_an_exam_with_an_open_job_is_not_assessed_again(journey: Journey) -> None:

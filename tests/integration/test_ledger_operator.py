@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 
 import pytest
 
@@ -155,3 +156,50 @@ def test_an_exam_with_open_jobs_is_not_assessed_again(
         operator.reassess(exam_id)
     with pytest.raises(KeyError):
         operator.reassess(exam_id + 1)
+
+
+def approve_correction(ledger: SqlLedger, operator: OperatorLedger) -> int:
+    """Another header of the first instance, which a person has looked at."""
+    corrected, _ = ledger.record_instance(instance(content="corrected"))
+    [job] = operator.exam_details(corrected).jobs
+    operator.retry_job(job.job_id)
+    return corrected
+
+
+def report_at(ledger: SqlLedger, exam_id: int, day: date, months: float) -> None:
+    screened = replace(eligibility(), study_date=day)
+    ledger.complete_screen(claim_one(ledger, Stage.SCREEN), screened)
+    made = replace(prediction(), bone_age_months=months)
+    ledger.complete_infer(claim_one(ledger, Stage.INFER), made)
+    previous = ledger.previous_report(exam_id)
+    revision = previous.revision + 1 if previous else 1
+    job = claim_one(ledger, Stage.REPORT)
+    ledger.complete_report(job, report_objects(exam_id), (), revision=revision)
+
+
+def test_of_an_image_that_was_corrected_only_the_last_report_is_an_earlier_result(
+    ledger: SqlLedger, operator: OperatorLedger
+) -> None:
+    def earlier() -> list[float]:
+        return [prior.bone_age_months for prior in ledger.prior_results(later)]
+
+    wrong, _ = ledger.record_instance(instance())
+    report_at(ledger, wrong, date(2024, 1, 1), 90.0)
+    later = exam_before(ledger, Stage.DELIVER, number=2, destinations=())
+    right = approve_correction(ledger, operator)
+    assert earlier() == [90.0]
+    report_at(ledger, right, date(2024, 1, 2), 91.0)
+    assert earlier() == [91.0]
+
+
+def test_an_exam_that_was_corrected_is_not_assessed_again(
+    ledger: SqlLedger, operator: OperatorLedger
+) -> None:
+    wrong, _ = ledger.record_instance(instance())
+    report_at(ledger, wrong, date(2024, 1, 1), 90.0)
+    right = approve_correction(ledger, operator)
+    report_at(ledger, right, date(2024, 1, 1), 91.0)
+    with pytest.raises(ForbiddenTransition, match=f"was corrected: exam {right} holds the last"):
+        operator.reassess(wrong)
+    operator.reassess(right)
+    assert claim_one(ledger, Stage.SCREEN).exam_id == right

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dicom_node import doctor
+from dicom_node.adapters.pseudonyms import PatientPseudonyms
 from dicom_node.adapters.reference_tables import load_reference_table
 from dicom_node.doctor import CheckStatus, Finding
 from dicom_node.domain.assessment import ModelIdentity
@@ -153,6 +154,14 @@ def test_a_reference_table_that_is_not_there_has_failed_with_the_known_ones() ->
     )
     assert result.status is CheckStatus.FAILED
     assert "greulich-pyle-v-vi" in result.found
+
+
+def test_a_damaged_key_is_a_warning_for_the_node_works_without(tmp_path: Path) -> None:
+    key = tmp_path / "patients.key"
+    found(doctor.check_patient_key(PatientPseudonyms(key).verify), CheckStatus.OK)
+    key.write_bytes(b"short")
+    text = found(doctor.check_patient_key(PatientPseudonyms(key).verify), CheckStatus.WARNING)
+    assert "damaged" in text
 
 
 def test_a_destination_that_does_not_answer_has_failed() -> None:

@@ -71,6 +71,15 @@ def test_a_damaged_key_is_said_so(tmp_path: Path) -> None:
     assert caught.value.fault is Fault.STORAGE_UNAVAILABLE
 
 
+def test_looking_at_the_key_makes_none(tmp_path: Path) -> None:
+    path = tmp_path / "patients.key"
+    PatientPseudonyms(path).verify()
+    assert not path.exists()
+    path.write_bytes(b"short")
+    with pytest.raises(Permanent, match="damaged"):
+        PatientPseudonyms(path).verify()
+
+
 def test_a_key_that_cannot_be_made_is_tried_again(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("a file where the folder should be")
     with pytest.raises(Transient, match="cannot be read or made"):

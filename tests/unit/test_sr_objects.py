@@ -98,8 +98,7 @@ def test_pixels_that_were_never_read_are_not_drawn(
 
     monkeypatch.setattr(reporter, "display_pixels", trap)
     assert ReportKind.CAPTURE in built(sent(hand(), reason, kinds=ALL))
-    with pytest.raises(MemoryError):
-        built(sent(hand(), Reason.INDETERMINATE, kinds=ALL))
+    assert ReportKind.CAPTURE not in built(sent(hand(), Reason.SEVERAL_HANDS, kinds=ALL))
 
 
 def test_pixels_that_cannot_be_read_any_more_are_left_out(sent: Sent) -> None:
@@ -186,3 +185,34 @@ def test_earlier_exams_stand_on_the_chart(sent: Sent) -> None:
     )
     assert (placed != plain).any()
     assert np.array_equal(unknown, plain)
+
+
+@pytest.mark.parametrize(
+    ("broken", "error"),
+    [
+        ("sr_templates.capture.build_capture", OSError("no space for the font cache")),
+        ("sr_templates.pdf.build_pdf", MemoryError()),
+        ("dicom_node.adapters.reporter.display_pixels", OSError("cannot read")),
+    ],
+)
+def test_what_cannot_be_drawn_does_not_hold_up_what_is_written(
+    sent: Sent, monkeypatch: pytest.MonkeyPatch, broken: str, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(broken, fail)
+    made = SrReporter().build(sent(hand(), assessment(), kinds=ALL))
+    assert [item.kind for item in made] == [ReportKind.MEASUREMENTS, ReportKind.NARRATIVE]
+
+
+def test_a_report_of_a_picture_alone_fails_with_it(
+    sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("no space for the font cache")
+
+    monkeypatch.setattr("sr_templates.capture.build_capture", fail)
+    request = sent(hand(), assessment(), kinds=frozenset({ReportKind.CAPTURE}))
+    with pytest.raises(OSError, match="font cache"):
+        SrReporter().build(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 
@@ -9,7 +10,7 @@ import pytest
 from pydicom import Dataset
 
 from dicom_node.adapters.reporter import SrReporter
-from dicom_node.domain.assessment import Assessment, ModelIdentity
+from dicom_node.domain.assessment import Assessment, ModelIdentity, Note
 from dicom_node.domain.delivery import ReportKind, ReportObject
 from dicom_node.domain.eligibility import Reason
 from tests.builders.reports import (
@@ -17,6 +18,7 @@ from tests.builders.reports import (
     assessment,
     built,
     hand,
+    numbers,
     previous,
     prior,
     radiograph,
@@ -48,10 +50,29 @@ def test_an_earlier_result_of_another_model_is_said_to_be_one(sent: Sent) -> Non
     )
 
 
+def test_the_last_earlier_exam_is_compared_in_coded_numbers(sent: Sent) -> None:
+    priors = (prior(90.0, study_date=date(2020, 1, 1)), prior(113.0))
+    said = numbers(built(sent(radiograph(), assessment(priors=priors)))[ReportKind.MEASUREMENTS])
+    assert said["PRIOR-BA"] == (113.0, "mo")
+    assert said["PRIOR-INT"] == (11.99, "mo")
+    assert said["BA-CHANGE"] == (13.35, "mo")
+    assert list(said)[:2] == ["85151-9", "371884006"]  # what viewers print stays in front
+
+
+def test_between_two_models_there_is_no_coded_change(sent: Sent) -> None:
+    other = ModelIdentity(name="boneage-test", version="1.0.0", sha256="ee" * 32)
+    finding = assessment(priors=(prior(113.0, model=other),))
+    said = numbers(built(sent(radiograph(), finding))[ReportKind.MEASUREMENTS])
+    assert said["PRIOR-BA"] == (113.0, "mo")
+    assert "BA-CHANGE" not in said
+
+
 def test_without_earlier_exams_nothing_is_said_about_them(sent: Sent) -> None:
     assert "Exame anterior" not in texts(
         read(built(sent(radiograph(), assessment()))[ReportKind.NARRATIVE])
     )
+    said = numbers(built(sent(radiograph(), assessment()))[ReportKind.MEASUREMENTS])
+    assert not {"PRIOR-BA", "PRIOR-INT", "BA-CHANGE"} & set(said)
 
 
 # --- revisions
@@ -95,6 +116,39 @@ def test_the_same_finding_again_is_the_same_report(sent: Sent) -> None:
     again = previous(second, revision=2)
     request = sent(hand(), revised(assessment()), kinds=ALL, previous=again)
     assert SrReporter().build(request) == second
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda finding: replace(
+            finding, prediction=replace(finding.prediction, bone_age_months=126.4)
+        ),
+        lambda finding: replace(finding, z_score=-2.2),
+        lambda finding: replace(finding, notes=(Note.RIGHT_HAND,)),
+        lambda finding: replace(finding, priors=(prior(113.0),)),
+    ],
+    ids=["age", "z_score", "notes", "priors"],
+)
+def test_any_other_statement_is_another_report(
+    sent: Sent, changed: Callable[[Assessment], Assessment]
+) -> None:
+    finding = assessment()
+    assert isinstance(finding, Assessment)
+    first = SrReporter().build(sent(radiograph(), finding))
+    request = sent(radiograph(), changed(finding), previous=previous(first))
+    second = SrReporter().build(request)
+    assert not {m.sop_instance_uid for m in first} & {m.sop_instance_uid for m in second}
+    assert replaced_by(second[0]) == [first[0].sop_instance_uid]
+
+
+def test_another_drawing_of_the_same_statement_is_the_same_report(sent: Sent) -> None:
+    finding = assessment()
+    assert isinstance(finding, Assessment)
+    first = SrReporter().build(sent(radiograph(), finding))
+    prediction = replace(finding.prediction, saliency=None)
+    request = sent(radiograph(), replace(finding, prediction=prediction), previous=previous(first))
+    assert SrReporter().build(request) == first
 
 
 def test_going_back_to_the_old_model_is_a_further_revision(sent: Sent) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dicom_node import metrics
 from dicom_node.adapters.reference_tables import load_reference_table
 from dicom_node.domain.assessment import Assessment, Note, Prediction
 from dicom_node.domain.eligibility import SECONDARY_CAPTURE, Reason
@@ -180,6 +181,74 @@ def test_a_corrected_header_revises_the_report_of_the_same_instance() -> None:
     assert second.previous is not None
     assert second.previous.revision == 1
     assert [made.sop_instance_uid for made in second.previous.objects] == ["2.25.1.0", "2.25.1.1"]
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        (replace(HAND, sex=""), Reason.SEX_MISSING),
+        (replace(HAND, sop_class_uid=SECONDARY_CAPTURE), Reason.SECONDARY_CAPTURE),
+        (replace(HAND, modality="CT"), Reason.OTHER_MODALITY),
+    ],
+)
+def test_a_correction_that_takes_the_bone_age_away_is_reported_to_everybody(
+    header: Header, reason: Reason
+) -> None:
+    headers = {"hand": HAND, "hand corrected": header}
+    node = Node(header=lambda path: headers[path.name], reports_not_assessed=False)
+    node.receive("hand")
+    node.run()
+    corrected = node.receive("hand corrected")
+    [parked] = node.jobs(JobState.PARKED)
+    node.ledger.jobs[parked.job_id] = replace(parked, state=JobState.QUEUED, fault=None)
+    node.run()
+    assert node.ended(corrected) == (Outcome.NOT_ASSESSED, reason, None)
+    _, second = node.reporter.requests
+    assert second.finding is reason
+    assert second.previous is not None
+
+
+def test_pixels_that_a_new_model_refuses_replace_the_report_for_everybody() -> None:
+    node = Node(reports_not_assessed=False)
+    exam_id = node.receive("hand")
+    node.run()
+    node.predictor.answers["hand"] = Reason.INDETERMINATE
+    [screened, *_] = node.jobs(JobState.DONE)
+    node.ledger.jobs[screened.job_id] = replace(screened, state=JobState.QUEUED)
+    node.run()
+    assert node.ended(exam_id) == (Outcome.NOT_ASSESSED, Reason.INDETERMINATE, None)
+    assert node.reporter.requests[-1].finding is Reason.INDETERMINATE
+
+
+def test_without_a_usable_key_an_exam_is_reported_without_earlier_ones() -> None:
+    def unusable(institution_id: str, header: Header) -> str | None:
+        raise Permanent(Fault.STORAGE_UNAVAILABLE, "the key is damaged")
+
+    node = Node(pseudonym=unusable)
+    exam_id = node.receive("hand")
+    node.run()
+    assert node.ledger.exams[exam_id].outcome is Outcome.ASSESSED
+    assert node.jobs(JobState.PARKED) == []
+    eligibility = node.ledger.eligibility(exam_id)
+    assert eligibility is not None
+    assert eligibility.patient_pseudonym is None
+
+
+def test_an_exam_is_counted_once_however_often_it_is_assessed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counted, delivered = [], []
+    monkeypatch.setattr(metrics, "_count", lambda name, **_: counted.append(name))
+    monkeypatch.setattr(metrics, "_observe", lambda name, *_, **__: delivered.append(name))
+    node = Node()
+    node.receive("hand")
+    node.run()
+    [screened, *_] = node.jobs(JobState.DONE)
+    node.ledger.jobs[screened.job_id] = replace(screened, state=JobState.QUEUED)
+    node.run()
+    assert len(node.sender.sent) == 4
+    assert counted.count("dicom_node_exams_total") == 1
+    assert delivered.count("dicom_node_exam_seconds") == 1
 
 
 def test_earlier_exams_of_the_patient_are_handed_to_the_report() -> None:

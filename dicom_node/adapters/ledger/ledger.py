@@ -12,7 +12,7 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import Connection, insert, select, text, update
+from sqlalchemy import Connection, delete, insert, select, text, update
 from sqlalchemy.dialects import sqlite
 
 from dicom_node.adapters.ledger import jobs as steps
@@ -29,7 +29,7 @@ from dicom_node.adapters.ledger.schema import (
     reports,
 )
 from dicom_node.domain.assessment import Prediction, PriorResult
-from dicom_node.domain.delivery import Delivery, PreviousReport, ReportObject, Verdict
+from dicom_node.domain.delivery import Answer, Delivery, PreviousReport, ReportObject, Verdict
 from dicom_node.domain.eligibility import Reason
 from dicom_node.domain.errors import Fault
 from dicom_node.domain.exam import UNKNOWN_SENDER, Exam, Instance, Outcome, Receipt
@@ -169,8 +169,10 @@ class SqlLedger:
     def complete_not_assessed(
         self, job: Job, reason: Reason, *, study_instance_uid: str, report: bool
     ) -> None:
-        """The exam ends as NOT_ASSESSED; with ``report``, job(REPORT) is queued."""
+        """The exam ends as NOT_ASSESSED, without an earlier prediction; with ``report``,
+        job(REPORT) is queued."""
         with self._complete(job, JournalLine.NOT_ASSESSED, reason=reason) as (connection, now):
+            connection.execute(delete(predictions).where(predictions.c.exam_id == job.exam_id))
             _change_exam(
                 connection,
                 job,
@@ -246,19 +248,10 @@ class SqlLedger:
                 **_sent_as(delivery),
             )
 
-    def delivered(self, exam_id: int, destination: str) -> frozenset[str]:
-        """SOP Instance UIDs of the exam's objects that this destination has stored."""
-        stored = (
-            select(deliveries.c.sop_instance_uid)
-            .join(reports, reports.c.sop_instance_uid == deliveries.c.sop_instance_uid)
-            .where(
-                reports.c.exam_id == exam_id,
-                deliveries.c.destination == destination,
-                deliveries.c.verdict == Verdict.STORED,
-            )
-        )
+    def delivered(self, exam_id: int, destination: str) -> dict[str, Answer]:
+        """What this destination has stored of all reports about the exam's image."""
         with self._database.read() as connection:
-            return frozenset(connection.execute(stored).scalars())
+            return rows.delivered(connection, exam_id, destination)
 
     def complete_deliver(self, job: Job) -> None:
         """All objects are stored at the destination."""

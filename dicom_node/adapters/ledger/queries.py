@@ -201,13 +201,20 @@ class OperatorLedger:
         """Screen and assess an exam again, with the model that runs now; its report is revised if
         anything has changed.
 
-        Raises ``KeyError`` for an unknown exam and ``ForbiddenTransition`` while it has open jobs.
+        Raises ``KeyError`` for an unknown exam and ``ForbiddenTransition`` while it has open jobs
+        and when a corrected header of the same image was reported after it.
         """
         now = self._clock.now()
         with self._database.write() as connection:
             rows.exam(connection, exam_id)
             if _jobs(connection, exam_id=exam_id, only_open=True):
                 raise ForbiddenTransition(f"exam {exam_id} has open jobs: finish those first")
+            last = rows.last_reported_exam(connection, exam_id)
+            if last not in (None, exam_id):
+                raise ForbiddenTransition(
+                    f"exam {exam_id} was corrected: exam {last} holds the last report of its image;"
+                    f" `dicom-node exam reassess {last}`"
+                )
             steps.enqueue(connection, exam_id, Stage.SCREEN, now=now)
             steps.note(connection, exam_id, JournalLine.OPERATOR_REASSESSED, now=now)
 

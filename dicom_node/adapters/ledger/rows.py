@@ -5,9 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import ColumnElement, Connection, FromClause, Row, ScalarSelect, func, select
 
-from dicom_node.adapters.ledger.schema import exams, instances, predictions, reports
+from dicom_node.adapters.ledger.schema import (
+    deliveries,
+    exams,
+    instances,
+    predictions,
+    reports,
+)
 from dicom_node.domain.assessment import (
     HandBox,
     ModelIdentity,
@@ -16,7 +22,7 @@ from dicom_node.domain.assessment import (
     PriorResult,
     Saliency,
 )
-from dicom_node.domain.delivery import PreviousReport, ReportObject
+from dicom_node.domain.delivery import Answer, PreviousReport, ReportObject, Verdict
 from dicom_node.domain.exam import Exam, Instance, Outcome
 from dicom_node.ports import Eligibility
 
@@ -126,16 +132,19 @@ def _model(row: Row[*tuple[Any, ...]]) -> ModelIdentity:
 
 
 def prior_results(connection: Connection, exam_id: int) -> tuple[PriorResult, ...]:
-    """Assessed exams of the same patient at earlier study dates, oldest first."""
+    """Assessed exams of the same patient at earlier study dates, oldest first; of an image that
+    was corrected only the exam that holds its last report."""
     this = select(exams).where(exams.c.exam_id == exam_id).subquery()
     wanted = (
         select(exams.c.study_date, exams.c.chronological_age_months, predictions)
         .join(predictions, predictions.c.exam_id == exams.c.exam_id)
+        .join(instances, instances.c.instance_id == exams.c.instance_id)
         .join(this, this.c.patient_pseudonym == exams.c.patient_pseudonym)
         .where(
             exams.c.outcome == Outcome.ASSESSED,
             exams.c.patient_pseudonym.is_not(None),
             exams.c.study_date < this.c.study_date,
+            exams.c.exam_id == _last_reported(instances),
         )
         .order_by(exams.c.study_date, exams.c.exam_id)
     )
@@ -172,31 +181,80 @@ def report_objects(connection: Connection, exam_id: int) -> tuple[ReportObject, 
     return tuple(ReportObject(**row._mapping) for row in connection.execute(stored))
 
 
+def last_reported_exam(connection: Connection, exam_id: int) -> int | None:
+    """Which exam holds the last report about the same SOP instance from the same institution: this
+    one, or one of a corrected header. None before the first report."""
+    last = (
+        select(_last_reported(instances))
+        .select_from(instances)
+        .join(exams, exams.c.instance_id == instances.c.instance_id)
+        .where(exams.c.exam_id == exam_id)
+    )
+    return connection.execute(last).scalar_one()
+
+
 def previous_report(connection: Connection, exam_id: int) -> PreviousReport | None:
-    """The report of the highest revision about the same SOP instance from the same institution."""
+    """The last report about the same SOP instance from the same institution."""
+    holder = last_reported_exam(connection, exam_id)
+    if holder is None:
+        return None
+    last = (
+        select(func.max(reports.c.revision), exams.c.study_instance_uid)
+        .join(exams, exams.c.exam_id == reports.c.exam_id)
+        .where(exams.c.exam_id == holder)
+    )
+    revision, study_instance_uid = connection.execute(last).one()
+    return PreviousReport(
+        revision=revision,
+        study_instance_uid=study_instance_uid,
+        objects=report_objects(connection, holder),
+    )
+
+
+def delivered(connection: Connection, exam_id: int, destination: str) -> dict[str, Answer]:
+    """What a destination has stored of all reports about the same SOP instance from the same
+    institution: SOP Instance UID, as made, to its answer."""
     this = (
-        select(instances.c.sop_instance_uid, instances.c.institution_id)
+        select(instances)
         .join(exams, exams.c.instance_id == instances.c.instance_id)
         .where(exams.c.exam_id == exam_id)
         .subquery()
     )
-    last = (
-        select(reports.c.exam_id, reports.c.revision, exams.c.study_instance_uid)
+    stored = (
+        select(deliveries)
+        .join(reports, reports.c.sop_instance_uid == deliveries.c.sop_instance_uid)
         .join(exams, exams.c.exam_id == reports.c.exam_id)
         .join(instances, instances.c.instance_id == exams.c.instance_id)
-        .join(
-            this,
-            (this.c.sop_instance_uid == instances.c.sop_instance_uid)
-            & (this.c.institution_id == instances.c.institution_id),
+        .join(this, _same_image(this, instances))
+        .where(deliveries.c.destination == destination, deliveries.c.verdict == Verdict.STORED)
+    )
+    return {
+        row.sop_instance_uid: Answer(
+            status=row.status,
+            sent_sop_class_uid=row.sent_sop_class_uid,
+            sent_sop_instance_uid=row.sent_sop_instance_uid,
         )
+        for row in connection.execute(stored)
+    }
+
+
+def _same_image(one: FromClause, other: FromClause) -> ColumnElement[bool]:
+    """Whether two rows of instances are one SOP instance of one institution."""
+    return (one.c.sop_instance_uid == other.c.sop_instance_uid) & (
+        one.c.institution_id == other.c.institution_id
+    )
+
+
+def _last_reported(image: FromClause) -> ScalarSelect[int]:
+    """The exam with the last report about an image, a row of ``instances``; NULL without one."""
+    about, reported = instances.alias(), exams.alias()
+    return (
+        select(reported.c.exam_id)
+        .join(about, about.c.instance_id == reported.c.instance_id)
+        .join(reports, reports.c.exam_id == reported.c.exam_id)
+        .where(_same_image(about, image))
         .order_by(reports.c.revision.desc(), reports.c.report_id.desc())
         .limit(1)
-    )
-    row = connection.execute(last).first()
-    if row is None:
-        return None
-    return PreviousReport(
-        revision=row.revision,
-        study_instance_uid=row.study_instance_uid,
-        objects=report_objects(connection, row.exam_id),
+        .correlate(image)
+        .scalar_subquery()
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import chain, product
@@ -21,6 +21,7 @@ from dicom_node.adapters.scu.association import (
     open_association,
 )
 from dicom_node.domain.delivery import (
+    NOTHING_DELIVERED,
     SOP_CLASS_NOT_SUPPORTED,
     SOP_CLASSES,
     Answer,
@@ -65,15 +66,22 @@ class DicomReportSender:
             destination.name: _Line(destination, calling_ae_title) for destination in destinations
         }
 
-    def send(self, destination: str, report: ReportObject) -> Answer:
+    def send(
+        self,
+        destination: str,
+        report: ReportObject,
+        delivered: Mapping[str, Answer] = NOTHING_DELIVERED,
+    ) -> Answer:
         """Send one object (PS3.4 B) as the first of its SOP classes that the peer accepts.
 
         As another class it is another instance: its UID follows from the object's own and the
-        class, so it is the same one every time. Raises ``Transient`` (DESTINATION_UNAVAILABLE)
-        when no answer came: the object may be stored or not, and its UID makes sending again
-        harmless; ``Permanent`` (DESTINATION_REFUSED) when the peer rejects the association for
-        good or accepts no class at all, ``Permanent`` (DESTINATION_UNKNOWN) for a name that is not
-        configured.
+        class, so it is the same one every time. What it replaces is named as the peer has it, by
+        ``delivered``: SOP Instance UID, as made, to the peer's answer.
+
+        Raises ``Transient`` (DESTINATION_UNAVAILABLE) when no answer came: the object may be stored
+        or not, and its UID makes sending again harmless; ``Permanent`` (DESTINATION_REFUSED) when
+        the peer rejects the association for good or accepts no class at all, ``Permanent``
+        (DESTINATION_UNKNOWN) for a name that is not configured.
         """
         line = self._lines.get(destination)
         if line is None:
@@ -81,7 +89,7 @@ class DicomReportSender:
                 Fault.DESTINATION_UNKNOWN,
                 f"destination {destination} is not configured: add it under [[destinations]]",
             )
-        return line.send(report)
+        return line.send(report, delivered)
 
     def close(self) -> None:
         """Release every open association."""
@@ -103,13 +111,13 @@ class _Line:
         self._used_at = 0.0
         self._lock = threading.Lock()
 
-    def send(self, report: ReportObject) -> Answer:
+    def send(self, report: ReportObject, delivered: Mapping[str, Answer]) -> Answer:
         """Send on the open association; when it turns out to be dead, once more on a new one."""
         with self._lock:
             kept = self._kept_association()
-            answer = self._store(kept, report) if kept else None
+            answer = self._store(kept, report, delivered) if kept else None
             if answer is None:
-                answer = self._store(self._open(), report)
+                answer = self._store(self._open(), report, delivered)
         if answer is None:
             raise Transient(
                 Fault.DESTINATION_UNAVAILABLE,
@@ -144,7 +152,9 @@ class _Line:
         self._used_at = time.monotonic()  # nothing may be sent on it, but it is fresh
         return association
 
-    def _store(self, association: Association, report: ReportObject) -> Answer | None:
+    def _store(
+        self, association: Association, report: ReportObject, delivered: Mapping[str, Answer]
+    ) -> Answer | None:
         """The peer's answer, None when none came."""
         dataset = _as_accepted(report, accepted_pairs(association))
         if dataset is None:
@@ -153,6 +163,7 @@ class _Line:
                 sent_sop_class_uid=report.sop_class_uid,
                 sent_sop_instance_uid=report.sop_instance_uid,
             )
+        _name_replaced(dataset, delivered)
         try:
             answer = association.send_c_store(dataset)
         except RuntimeError:  # the association ended since it was looked at
@@ -177,25 +188,24 @@ def _as_accepted(report: ReportObject, accepted: frozenset[tuple[str, str]]) -> 
         return None
     dataset = pydicom.dcmread(BytesIO(report.encoded))
     if chosen != report.sop_class_uid:
-        _change_class(dataset, chosen)
+        dataset.SOPInstanceUID = derived_uid(dataset.SOPInstanceUID, chosen)
+        dataset.SOPClassUID = chosen
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax.is_compressed and (chosen, str(syntax)) not in accepted:
         dataset.decompress(generate_instance_uid=False)
     return dataset
 
 
-def _change_class(dataset: Dataset, chosen: str) -> None:
-    """As another class it is another instance, and what it replaces went as that class too."""
-    made_as = dataset.SOPClassUID
-    dataset.SOPInstanceUID = derived_uid(dataset.SOPInstanceUID, chosen)
-    dataset.SOPClassUID = chosen
+def _name_replaced(dataset: Dataset, delivered: Mapping[str, Answer]) -> None:
+    """Refer to replaced documents (PS3.3 C.17.2.1) as the peer has them, which may be as another
+    SOP class than they were made in."""
     for study in dataset.get("PredecessorDocumentsSequence", []):
         for series in study.ReferencedSeriesSequence:
             for replaced in series.ReferencedSOPSequence:
-                if replaced.ReferencedSOPClassUID == made_as:
-                    uid = derived_uid(replaced.ReferencedSOPInstanceUID, chosen)
-                    replaced.ReferencedSOPInstanceUID = uid
-                    replaced.ReferencedSOPClassUID = chosen
+                answer = delivered.get(replaced.ReferencedSOPInstanceUID)
+                if answer is not None:
+                    replaced.ReferencedSOPClassUID = answer.sent_sop_class_uid
+                    replaced.ReferencedSOPInstanceUID = answer.sent_sop_instance_uid
 
 
 def _classes(report: ReportObject) -> tuple[str, ...]:
