@@ -19,7 +19,7 @@ demo: $(VENV)/node.installed ## the whole path on this machine: FILES="a.dcm b.d
 test: $(VENV)/dev.installed peers lint ## lint, types, import contracts and all tests
 	$(BIN)/python -m pytest
 
-bench: $(VENV)/dev.installed ## speed of the engines against the bare networks; writes build/benchmarks/
+bench: $(VENV)/dev.installed ## speed side by side: engines, reports, acceptor, training; writes build/benchmarks/
 	$(BIN)/python -m pytest tests/benchmarks -m benchmark -s
 
 viewer: $(VENV)/dev.installed ## opens reports in OHIF in headless Chromium; renews docs/pictures/ohif-*.png

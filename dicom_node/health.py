@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 
+from dicom_node.domain.errors import NodeError
+
 Check = Callable[[], str | None]
 """None when all is well, otherwise what is wrong, without patient data."""
 
@@ -122,6 +124,8 @@ def _verdict(checks: Mapping[str, Check]) -> Answer:
 def _run(check: Check) -> str | None:
     try:
         return check()
+    except NodeError as error:
+        return str(error)
     except Exception as error:  # noqa: BLE001 - a check that breaks is a check that fails
         return f"the check itself failed: {type(error).__name__}"
 

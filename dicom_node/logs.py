@@ -113,6 +113,12 @@ EVENTS: Mapping[str, Event] = {
     "model_changed": _event(
         "error", "a file of the model is not what it was at the start", "error"
     ),
+    "storage_failed": _event(
+        "error", "an fsync failed: nothing is received any more until a restart", "error"
+    ),
+    "connection_cut": _event(
+        "warning", "a connection broke a limit; said once a minute for a peer", "peer", "reason"
+    ),
     "association_accepted": _event(
         "info", "a sender may store", "peer", "ae_title", "institution"
     ),

@@ -56,6 +56,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(name="dicom_node_associations_open", kind="gauge", meaning="Associations open now"),
     _counter("dicom_node_cstore_total", "Answers to C-STORE requests", "status"),
     _counter("dicom_node_received_bytes_total", "Bytes of objects answered by a C-STORE response"),
+    _counter("dicom_node_connections_cut_total", "Connections that broke a limit", "reason"),
     _seconds(
         "dicom_node_stage_seconds", "Duration of one attempt", _STAGE_BUCKETS, "stage", "result"
     ),
@@ -146,6 +147,11 @@ def forget_process(process: str) -> None:
 def association_answered(result: StrEnum) -> None:
     """An association was accepted, or rejected for the reason that ``result`` names."""
     _count("dicom_node_associations_total", result=result.value)
+
+
+def connection_cut(reason: StrEnum) -> None:
+    """A connection broke a limit."""
+    _count("dicom_node_connections_cut_total", reason=reason.value)
 
 
 def association_opened() -> None:

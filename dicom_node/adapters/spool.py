@@ -7,6 +7,7 @@ object syncs one file and one folder.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -17,9 +18,12 @@ from pathlib import Path
 
 from dicom_node.domain.errors import Fault, Permanent, Transient
 from dicom_node.durable import sync_folder
+from dicom_node.logs import log
 from dicom_node.ports import KeptObject
 
 _PREAMBLE_BYTES = 128
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Errors of an fsync that pass when there is room again."""
 _GROUP_LENGTH_TAG = bytes.fromhex("0200 0000") + b"UL" + (4).to_bytes(2, "little")
 """(0002,0000), VR UL, 4 bytes, Explicit VR Little Endian (PS3.10 7.1)."""
 
@@ -28,12 +32,17 @@ class DiskSpool:
     """The spool below ``root``, which must lie on one file system.
 
     Raises ``Transient`` (STORAGE_UNAVAILABLE) when the folders cannot be made durable.
+
+    After an fsync that failed nothing is kept any more, by any process, until :meth:`sweep`: the
+    kernel may have dropped what was written before, and a second fsync would say that all is well
+    (Rebello A et al., Can Applications Recover from fsync Failures?, USENIX ATC 2020).
     """
 
     def __init__(self, root: Path) -> None:
         self.incoming = root / "incoming"
         """Every file in here belongs to one association."""
         self._objects = root / "objects"
+        self._failed, self._failed_mark = False, root / "failed"
         with _storage_errors():
             _make_durable_folders(root, self.incoming, self._objects)
 
@@ -51,11 +60,14 @@ class DiskSpool:
         """Make a received DICOM file durable: fsync, rename, fsync of the folder.
 
         ``partial`` lies in :attr:`incoming` and is consumed, also when this fails. Content that is
-        kept already is replaced by its equal, which heals a damaged copy. Raises ``Transient``
-        (STORAGE_UNAVAILABLE) when the disk fails and ``Permanent`` (UNREADABLE_OBJECT) when the
-        file meta information has no group length (PS3.10 7.1).
+        kept already is replaced by its equal, which heals a damaged copy.
+
+        Raises ``Transient`` (STORAGE_UNAVAILABLE) when the disk fails or has failed and
+        ``Permanent`` (UNREADABLE_OBJECT) when the file meta information has no group length
+        (PS3.10 7.1).
         """
         try:
+            self._refuse_after_failure()
             with _storage_errors():
                 return self._keep(partial)
         except (Transient, Permanent):
@@ -67,12 +79,34 @@ class DiskSpool:
         with partial.open("rb") as file:
             content_sha256 = _content_sha256(file)
             os.fchmod(file.fileno(), 0o600)
-            os.fsync(file.fileno())
+            with self._failing_for_good():
+                os.fsync(file.fileno())
             size_bytes = os.fstat(file.fileno()).st_size
         kept = self._object_path(content_sha256)
         partial.replace(kept)
-        sync_folder(kept.parent)
+        with self._failing_for_good():
+            sync_folder(kept.parent)
         return KeptObject(content_sha256=content_sha256, size_bytes=size_bytes)
+
+    @contextmanager
+    def _failing_for_good(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _FULL:
+                self._failed = True
+                with suppress(OSError):
+                    self._failed_mark.touch()
+                log("storage_failed", error=error)
+            raise
+
+    def _refuse_after_failure(self) -> None:
+        if self._failed or self._failed_mark.exists():
+            raise Transient(
+                Fault.STORAGE_UNAVAILABLE,
+                "the disk failed to make an object durable: nothing is received any more; check "
+                "the disk (dmesg), then restart the node",
+            )
 
     def path(self, content_sha256: str) -> Path:
         """Path of a kept DICOM file (PS3.10). Raises ``Permanent`` (CORRUPT_SPOOL) when it is
@@ -107,15 +141,20 @@ class DiskSpool:
     def sweep(self) -> frozenset[str]:
         """Remove what unfinished associations left behind; return the hashes of all kept objects.
 
-        Only for start-up, before the first association: it would remove files being received.
+        Only for start-up, before the first association: it would remove files being received. A
+        failure of the disk is forgotten.
         """
+        self._failed = False
         with _storage_errors():
+            self._failed_mark.unlink(missing_ok=True)
             for left in self.incoming.iterdir():
                 _remove(left)
             return frozenset(path.stem for path in self._objects.glob("??/*.dcm"))
 
     def usage_percent(self) -> float:
-        """How full the spool's file system is, 0 to 100."""
+        """How full the spool's file system is, 0 to 100. Raises ``Transient``
+        (STORAGE_UNAVAILABLE) when the disk does not answer or has failed."""
+        self._refuse_after_failure()
         with _storage_errors():
             usage = shutil.disk_usage(self._objects)
         return 100.0 * usage.used / (usage.used + usage.free)

@@ -12,10 +12,13 @@ from pynetdicom import AE, evt
 
 from dicom_node.domain.receipt import StoreStatus
 from dicom_node.scp.contexts import supported_contexts
+from dicom_node.scp.guard import Limits, WaitingRoom
 from dicom_node.scp.listener import Listener, listen
 from dicom_node.stages.accept import is_valid_uid
 
 _NETWORK_TIMEOUT_SECONDS = 60.0
+_MAX_MESSAGE_BYTES = 2_000_000_000
+_WAITING = 100
 
 
 def _success(_sop_instance_uid: str) -> int:
@@ -57,6 +60,12 @@ class ArchivePeer:
                 (evt.EVT_C_STORE, self._on_store),
             ),
             closed=lambda _association: None,
+            limits=Limits(
+                pdu_bytes=ae.maximum_pdu_size,
+                message_bytes=_MAX_MESSAGE_BYTES,
+                pdu_seconds=_NETWORK_TIMEOUT_SECONDS,
+            ),
+            waiting_room=WaitingRoom(places=_WAITING, places_of_peer=_WAITING),
         )
 
     def start(self) -> None:

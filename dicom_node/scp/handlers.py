@@ -14,10 +14,11 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 
 from dicom_node import metrics
-from dicom_node.domain.errors import Transient
+from dicom_node.domain.errors import Fault, Transient
 from dicom_node.domain.receipt import Acceptance, StoreStatus
 from dicom_node.logs import log
 from dicom_node.scp.contexts import supported_contexts
+from dicom_node.scp.incoming import IncomingFile
 from dicom_node.scp.listener import Handlers
 from dicom_node.scp.policy import Answer, AssociationRequest, Load, Policy, Reject
 from dicom_node.stages.accept import Accept
@@ -149,9 +150,7 @@ class Reception:
     def _on_store(self, event: evt.Event) -> int:
         begun = time.monotonic()
         try:
-            path = Path(event.dataset_path)
-            received_bytes = path.stat().st_size
-            acceptance = self._keep(event, path)
+            acceptance, received_bytes = self._received(event)
         except Exception as error:
             # pynetdicom answers 0xC211; without this line nobody would learn why.
             log("unexpected_error", error=error)
@@ -159,6 +158,22 @@ class Reception:
         metrics.cstore_answered(acceptance.status, received_bytes=received_bytes)
         self._tell(event.assoc, acceptance, received_bytes, time.monotonic() - begun)
         return acceptance.status.value
+
+    def _received(self, event: evt.Event) -> tuple[Acceptance, int]:
+        incoming = event.request._dataset_file
+        lost = isinstance(incoming, IncomingFile) and incoming.lost
+        if lost or not self._has_room():
+            fault = Fault.STORAGE_UNAVAILABLE
+            return Acceptance(status=StoreStatus.OUT_OF_RESOURCES, fault=fault), 0
+        path = Path(event.dataset_path)
+        received_bytes = path.stat().st_size
+        return self._keep(event, path), received_bytes
+
+    def _has_room(self) -> bool:
+        try:
+            return self._policy.has_room(self._disk_used_percent())
+        except Transient:
+            return False
 
     def _keep(self, event: evt.Event, path: Path) -> Acceptance:
         request, requestor = event.request, event.assoc.requestor

@@ -12,23 +12,45 @@ import socket
 import socketserver
 import sys
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pynetdicom import AE, _config, evt
+from pynetdicom import AE, _config, dimse_messages, evt
 from pynetdicom.association import Association
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from dicom_node.logs import log
 from dicom_node.scp.contexts import verification_context
+from dicom_node.scp.guard import (
+    Cut,
+    GuardedSocket,
+    Limits,
+    WaitingRoom,
+    begins_association,
+    note_cut,
+)
+from dicom_node.scp.incoming import IncomingFile
 
 BACKLOG = 256
+_BUSY = bytes.fromhex("03 00 00000004 00 02 03 02")
+"""A-ASSOCIATE-RJ (PS3.8 9.3.4): transient, presentation related, local limit exceeded."""
+_LINGER_SECONDS = 1.0
+_MAX_TURNED_AWAY = 64
 _POLL_SECONDS = 0.1
 _UNLIMITED = 100_000
+_KEEPALIVE = (
+    (socket.TCP_KEEPIDLE, 30),
+    (socket.TCP_KEEPINTVL, 10),
+    (socket.TCP_KEEPCNT, 3),
+    (socket.TCP_USER_TIMEOUT, 60_000),
+)
 
 # Received data sets go to files, not to memory; requests are never logged.
 _config.STORE_RECV_CHUNKED_DATASET = True
+dimse_messages.NamedTemporaryFile = IncomingFile  # type: ignore[attr-defined, assignment]
 _config.LOG_HANDLER_LEVEL = "none"
 _config.LOG_REQUEST_IDENTIFIERS = False
 _config.LOG_RESPONSE_IDENTIFIERS = False
@@ -60,8 +82,13 @@ class Listener(ThreadedAssociationServer):
         *,
         handlers: Handlers,
         closed: Callable[[Association], None],
+        limits: Limits,
+        waiting_room: WaitingRoom,
     ) -> None:
         self._listening = listening
+        self.limits = limits
+        self.waiting_room = waiting_room
+        self._turned_away: deque[tuple[float, socket.socket]] = deque()
         self._thread: threading.Thread | None = None
         self.closed = closed
         # The node counts associations itself: only those that were admitted take a place.
@@ -89,6 +116,9 @@ class Listener(ThreadedAssociationServer):
             self._thread.join()
             self._thread = None
         self._listening.close()
+        for _, connection in self._turned_away:
+            connection.close()
+        self._turned_away.clear()
 
     def server_bind(self) -> None:
         """Take the bound socket. Non-blocking, because another process may accept first."""
@@ -99,13 +129,38 @@ class Listener(ThreadedAssociationServer):
         self.server_address = self._listening.getsockname()
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept one connection: no Nagle delay, dead peers noticed, no wait without end inside a
-        PDU."""
+        """Accept one connection: no Nagle delay, dead peers noticed within two minutes."""
         connection, address = self._listening.accept()
-        connection.settimeout(self.ae.network_timeout)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE:
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
         return connection, address
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own, if it gets a place."""
+        peer = str(client_address[0])
+        if self.waiting_room.enter(request, peer):
+            super().process_request(request, client_address)
+        else:
+            note_cut(peer, Cut.TOO_MANY_CONNECTIONS)
+            self._turn_away(request)
+
+    def _turn_away(self, connection: socket.socket) -> None:
+        """Answer before the request is read; close later, so that the answer is not lost."""
+        with contextlib.suppress(OSError):
+            connection.setblocking(False)
+            connection.send(_BUSY)
+            connection.shutdown(socket.SHUT_WR)
+        self._turned_away.append((time.monotonic() + _LINGER_SECONDS, connection))
+        if len(self._turned_away) > _MAX_TURNED_AWAY:
+            self._turned_away.popleft()[1].close()
+
+    def service_actions(self) -> None:
+        """What the accepting thread does between connections."""
+        super().service_actions()
+        while self._turned_away and self._turned_away[0][0] < time.monotonic():
+            self._turned_away.popleft()[1].close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A connection's thread failed before its association began."""
@@ -118,18 +173,39 @@ class Connection(RequestHandler):
     server: Listener
 
     def handle(self) -> None:
-        """Run the association, then remove what it left behind."""
+        """Run the association, if the peer asks for one, then remove what it left behind."""
+        room = self.server.waiting_room
+        try:
+            peer, seconds = str(self.client_address[0]), float(self.ae.acse_timeout or 0)
+            if begins_association(self.request, peer, seconds):
+                room.speaks(self.request)
+                self._run()
+        finally:
+            room.leave(self.request)
+            self.request.close()  # pynetdicom does not where the peer has closed first
+
+    def _run(self) -> None:
         association = self._create_association()
         association.bind(evt.EVT_DATA_SENT, _acknowledge_at_once, [self.request])
+        association.bind(
+            evt.EVT_ESTABLISHED, lambda _event: self.server.waiting_room.leave(self.request)
+        )
         evt.trigger(association, evt.EVT_CONN_OPEN, {"address": self.client_address})
         association.start()
         association.join()
         association.dul.join()
-        self.request.close()  # pynetdicom does not where the peer has closed first
         try:
             remove_partials(association)
         finally:
             self.server.closed(association)
+
+    def _create_association(self) -> Association:
+        """pynetdicom's, on a socket with limits instead of its own."""
+        association = super()._create_association()
+        association.dul.event_queue.get_nowait()  # Evt5 of the socket that goes
+        association.dul.socket = None
+        association.set_socket(GuardedSocket(association, self.request, self.server.limits))
+        return association
 
 
 def _acknowledge_at_once(_event: evt.Event, connection: socket.socket) -> None:

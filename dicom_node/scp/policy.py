@@ -111,6 +111,11 @@ class Policy:
         sender = self._senders.get(request.calling_ae_title)
         return Admit(institution_id=sender.institution_id if sender else LOCAL_INSTITUTION)
 
+    def has_room(self, disk_used_percent: float) -> bool:
+        """Whether one more object may be kept on an open association: above the high-water mark
+        half of what is left is for them, the rest for the work that is queued."""
+        return disk_used_percent < (self._receive.high_water_percent + 100) / 2
+
     def institution_of(self, calling_ae_title: str) -> str | None:
         """Institution that lists a calling AE title."""
         sender = self._senders.get(calling_ae_title)

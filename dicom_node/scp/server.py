@@ -9,17 +9,22 @@ from pathlib import Path
 
 from pynetdicom import AE
 
+from dicom_node.scp.guard import Limits, WaitingRoom
 from dicom_node.scp.handlers import Reception
 from dicom_node.scp.listener import Listener
 from dicom_node.scp.policy import Policy
-from dicom_node.settings import Settings
+from dicom_node.settings import ReceiveSettings, Settings
 from dicom_node.stages.accept import Accept
 
 _NETWORK_TIMEOUT_SECONDS = 60.0
 """Silence after which an open association is aborted."""
 _ACSE_TIMEOUT_SECONDS = 15.0
 """Silence after which a connection without an association is closed."""
+_PDU_SECONDS = 15.0
+"""From the first byte of a PDU to its last."""
 _ABORT_SECONDS = 5.0
+_MIN_WAITING, _MIN_WAITING_OF_PEER = 40, 8
+"""Connections without an association."""
 
 
 class Receiver:
@@ -55,6 +60,13 @@ class Receiver:
             listening,
             handlers=self._reception.events,
             closed=self._reception.closed,
+            limits=_limits(settings.receive),
+            waiting_room=WaitingRoom(
+                places=max(_MIN_WAITING, settings.receive.max_associations),
+                places_of_peer=max(
+                    _MIN_WAITING_OF_PEER, settings.receive.max_associations_per_peer
+                ),
+            ),
         )
 
     def start(self) -> None:
@@ -87,6 +99,16 @@ class Receiver:
     def stop(self) -> int:
         """Drain without grace time."""
         return self.drain(0.0)
+
+
+def _limits(receive: ReceiveSettings) -> Limits:
+    """An object that is somewhat too large is received and refused with a status; one of twice
+    the size is cut off."""
+    return Limits(
+        pdu_bytes=receive.max_pdu_kb * 1024,
+        message_bytes=2 * receive.max_object_mb * 1_000_000,
+        pdu_seconds=_PDU_SECONDS,
+    )
 
 
 def _application_entity(settings: Settings) -> AE:

@@ -154,6 +154,10 @@ def fail(*_: Any) -> None:
     raise OSError(errno.EIO, "Input/output error")
 
 
+def full(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 def fail_for_folders(descriptor: int) -> None:
     if stat.S_ISDIR(os.fstat(descriptor).st_mode):
         fail()
@@ -163,11 +167,10 @@ def fail_for_folders(descriptor: int) -> None:
     ("call", "failure"),
     [
         ("fchmod", fail),
-        ("fsync", fail),
         ("replace", fail),
-        ("fsync", fail_for_folders),
+        ("fsync", full),
     ],
-    ids=["fchmod", "fsync file", "replace", "fsync folder"],
+    ids=["fchmod", "replace", "fsync of a full disk"],
 )
 def test_a_failing_disk_is_transient_and_leaves_no_partial(
     spool: DiskSpool, monkeypatch: pytest.MonkeyPatch, call: str, failure: Callable[..., None]
@@ -180,6 +183,28 @@ def test_a_failing_disk_is_transient_and_leaves_no_partial(
     assert caught.value.fault is Fault.STORAGE_UNAVAILABLE
     assert left_over(spool) == []
     assert spool.keep(received(spool)).size_bytes == len(dicom_file())
+
+
+@pytest.mark.parametrize("failure", [fail, fail_for_folders], ids=["file", "folder"])
+def test_after_a_failed_fsync_nothing_is_kept_until_a_restart(
+    spool: DiskSpool, monkeypatch: pytest.MonkeyPatch, failure: Callable[..., None]
+) -> None:
+    root = spool.incoming.parent
+    other = DiskSpool(root)  # of another process
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failure)
+        with pytest.raises(Transient):
+            spool.keep(received(spool))
+    for process in (spool, other):
+        with pytest.raises(Transient, match="restart the node") as caught:
+            process.keep(received(process))
+        assert caught.value.fault is Fault.STORAGE_UNAVAILABLE
+        with pytest.raises(Transient, match="restart the node"):
+            process.usage_percent()
+    assert left_over(spool) == []
+    restarted = DiskSpool(root)
+    restarted.sweep()
+    assert restarted.keep(received(restarted)).size_bytes == len(dicom_file())
 
 
 def test_a_partial_that_vanished_is_a_storage_error(spool: DiskSpool) -> None:

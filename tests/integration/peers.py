@@ -113,13 +113,14 @@ def running_receiver(
 ) -> Iterator[RunningReceiver]:
     """Start a receiver, on a free port unless told otherwise; stop it and its ledger at the
     end."""
+    settings = settings or Settings()
     folder.mkdir()
     migrate(folder / "ledger.sqlite")
     ledger = SqlLedger(folder / "ledger.sqlite", SystemClock())
     spool = DiskSpool(folder / "spool")
     stored: list[int] = []
     receiver = Receiver(
-        settings or Settings(),
+        settings,
         listening=listening or listen("127.0.0.1", 0),
         incoming=spool.incoming,
         accept=Accept(
@@ -127,7 +128,7 @@ def running_receiver(
             ledger=ledger,
             clock=SystemClock(),
             read_identity=read_identity,
-            max_object_bytes=100_000_000,
+            max_object_bytes=settings.receive.max_object_mb * 1_000_000,
         ),
         stored=stored.append,
         disk_used_percent=spool.usage_percent,

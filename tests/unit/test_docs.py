@@ -20,6 +20,7 @@ from dicom_node.domain.exam import Receipt
 from dicom_node.domain.job import Stage
 from dicom_node.logs import EVENTS, FIELDS
 from dicom_node.metrics import METRICS
+from dicom_node.scp.guard import Cut
 from dicom_node.scp.policy import Answer
 from dicom_node.settings import Settings
 
@@ -110,7 +111,13 @@ def test_a_field_that_holds_codes_names_them_all(field: str, kind: type[StrEnum]
 
 @pytest.mark.parametrize(
     ("heading", "kind"),
-    [("Reasons", Reason), ("Notes", Note), ("Faults", Fault), ("Association answers", Answer)],
+    [
+        ("Reasons", Reason),
+        ("Notes", Note),
+        ("Faults", Fault),
+        ("Association answers", Answer),
+        ("Cut connections", Cut),
+    ],
 )
 def test_every_code_is_explained_with_what_to_do(heading: str, kind: type[StrEnum]) -> None:
     rows = table("reasons.md", heading)

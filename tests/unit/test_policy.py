@@ -135,6 +135,12 @@ def test_a_busy_node_rejects_for_now(busy: Load, answer: Answer, reason: int) ->
     )
 
 
+def test_an_open_association_has_half_of_what_is_left_above_the_mark() -> None:
+    policy = Policy(Settings(receive=ReceiveSettings(high_water_percent=90)))
+    assert policy.has_room(94.9)
+    assert not policy.has_room(95.0)
+
+
 def test_the_last_place_is_given() -> None:
     decision = policy().decide(request(), load(associations=4, of_peer=1, used=79.9))
     assert isinstance(decision, Admit)

@@ -1,0 +1,246 @@
+"""Limits that pynetdicom does not set: how long a PDU may take, how large it and a message may be,
+how far a peer may send ahead, and how many connections may wait without an association.
+
+A peer that breaks one is cut off with an A-ABORT (PS3.8 9.3.8) where PDUs can be exchanged at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pynetdicom.association import Association
+from pynetdicom.transport import AssociationSocket
+
+from dicom_node import metrics
+from dicom_node.logs import log
+
+
+class Cut(StrEnum):
+    """Why a connection was cut off; stable codes that an operator can count."""
+
+    COMMAND_TOO_LARGE = "command_too_large"
+    MESSAGE_TOO_LARGE = "message_too_large"
+    NOT_DICOM = "not_dicom"
+    NO_ASSOCIATION = "no_association"
+    PDU_TOO_LARGE = "pdu_too_large"
+    TOO_MANY_CONNECTIONS = "too_many_connections"
+    TOO_SLOW = "too_slow"
+
+
+class LimitExceeded(Exception):
+    """Ends the association: no error of the transport, which pynetdicom would take for its end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one connection may ask for.
+
+    ``pdu_bytes``: the longest P-DATA-TF that the node announces (PS3.8 D.1). ``message_bytes``: one
+    DIMSE message with its data set. ``pdu_seconds``: from the first to the last byte of a PDU.
+    """
+
+    pdu_bytes: int
+    message_bytes: int
+    pdu_seconds: float
+
+
+_HEADER = struct.Struct(">BxL")
+"""PDU type, reserved, PDU length (PS3.8 9.3.1)."""
+_A_ASSOCIATE = frozenset({0x01, 0x02})
+_P_DATA_TF = 0x04
+_KNOWN = range(0x01, 0x08)
+_MAX_ASSOCIATE_BYTES = 256 * 1024
+_MAX_SHORT_BYTES = 1024
+"""Rejections, releases and aborts have four bytes."""
+_PDU_SLACK_BYTES = 1024
+_MAX_COMMAND_BYTES = 64 * 1024
+_MAX_BYTES_IN_MEMORY = 4 * 1024 * 1024
+"""Data sets of messages that store nothing; those of C-STORE go to a file."""
+_MAX_WAITING_MESSAGES = 2
+_LOOK_SECONDS = 5.0
+"""How often a silent connection is looked at."""
+
+
+class GuardedSocket(AssociationSocket):
+    """The socket of an accepted association, with limits."""
+
+    def __init__(self, association: Association, connection: socket.socket, limits: Limits) -> None:
+        super().__init__(association, client_socket=connection)
+        self._limits = limits
+        self._within_pdu = False
+        self._message_bytes = 0
+        self._deadline = 0.0
+        connection.settimeout(_LOOK_SECONDS)
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is data to read. What a peer sends ahead of our answers stays in the
+        kernel, which tells it to wait."""
+        if self.assoc.dimse.msg_queue.qsize() >= _MAX_WAITING_MESSAGES:
+            return False
+        return super().ready
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Read a PDU's header, and with the next call the rest of it; less where the peer has
+        gone.
+
+        Raises ``OSError`` as a socket does and :class:`LimitExceeded`.
+        """
+        try:
+            if self._within_pdu:
+                self._within_pdu = False
+                return self._read(nr_bytes)
+            self._check_message()
+            self._deadline = time.monotonic() + self._limits.pdu_seconds
+            header = self._read(nr_bytes)
+            if len(header) == _HEADER.size:
+                self._check_header(*_HEADER.unpack(header))
+            return header
+        except LimitExceeded:
+            self._wake()
+            raise
+
+    def _read(self, nr_bytes: int) -> bytearray:
+        assert self.socket is not None
+        received, at = bytearray(nr_bytes), 0
+        with memoryview(received) as view:
+            while at < nr_bytes:
+                try:
+                    count = self.socket.recv_into(view[at:])
+                except TimeoutError:
+                    count = -1
+                if count == 0:
+                    self._wake()
+                    break
+                at += max(count, 0)
+                if at < nr_bytes and time.monotonic() > self._deadline:
+                    raise self._cut(Cut.TOO_SLOW)
+        return received if at == nr_bytes else received[:at]
+
+    def _check_header(self, pdu_type: int, length: int) -> None:
+        if pdu_type not in _KNOWN:
+            return  # pynetdicom aborts
+        self._within_pdu = True
+        if pdu_type == _P_DATA_TF:
+            allowed = self._limits.pdu_bytes + _PDU_SLACK_BYTES
+        else:
+            allowed = _MAX_ASSOCIATE_BYTES if pdu_type in _A_ASSOCIATE else _MAX_SHORT_BYTES
+        if length > allowed:
+            raise self._cut(Cut.PDU_TOO_LARGE)
+        self._message_bytes += length
+        if self._message_bytes > self._limits.message_bytes:
+            raise self._cut(Cut.MESSAGE_TOO_LARGE)
+
+    def _check_message(self) -> None:
+        """Look at the message that is being received; between two of them there is none."""
+        message = self.assoc.dimse.message
+        if message is None:
+            self._message_bytes = 0
+        elif message.encoded_command_set.tell() > _MAX_COMMAND_BYTES:
+            raise self._cut(Cut.COMMAND_TOO_LARGE)
+        elif message.data_set is not None and message.data_set.tell() > _MAX_BYTES_IN_MEMORY:
+            raise self._cut(Cut.MESSAGE_TOO_LARGE)
+
+    def _cut(self, why: Cut) -> LimitExceeded:
+        note_cut(self.assoc.requestor.address, why)
+        return LimitExceeded(why)
+
+    def _wake(self) -> None:
+        """The association waits for a request that will not come."""
+        if not self.assoc.is_established:
+            self.assoc.dul.to_user_queue.put(None)  # type: ignore[arg-type]
+
+
+def begins_association(connection: socket.socket, peer: str, seconds: float) -> bool:
+    """Whether the first byte that a peer sends is that of an A-ASSOCIATE-RQ. A health check
+    that connects and leaves costs a wait, not an association."""
+    connection.settimeout(seconds)
+    try:
+        first = connection.recv(1, socket.MSG_PEEK)
+    except TimeoutError:
+        note_cut(peer, Cut.NO_ASSOCIATION)
+        return False
+    except OSError:
+        return False
+    if first and first != b"\x01":
+        note_cut(peer, Cut.NOT_DICOM)
+    return first == b"\x01"
+
+
+@dataclass
+class _Waiting:
+    peer: str
+    silent: bool = True
+
+
+class WaitingRoom:
+    """Connections that have no association yet: so many in all, so many of one peer.
+
+    A full room makes place by turning out the connection that has been silent for longest, of the
+    peer that has most: who only connects keeps nobody out.
+    """
+
+    def __init__(self, *, places: int, places_of_peer: int) -> None:
+        self._places, self._places_of_peer = places, places_of_peer
+        self._waiting: dict[socket.socket, _Waiting] = {}
+        self._lock = threading.Lock()
+
+    def enter(self, connection: socket.socket, peer: str) -> bool:
+        """Take a place, until :meth:`leave`; False: there is none."""
+        with self._lock:
+            counts = Counter(waiting.peer for waiting in self._waiting.values())
+            if counts[peer] >= self._places_of_peer:
+                crowded: str | None = peer
+            elif counts.total() >= self._places:
+                crowded = counts.most_common(1)[0][0]
+            else:
+                crowded = None
+            if crowded is not None and not self._turn_out(crowded):
+                return False
+            self._waiting[connection] = _Waiting(peer)
+        return True
+
+    def speaks(self, connection: socket.socket) -> None:
+        """The peer has begun to ask for an association: it is not turned out any more."""
+        with self._lock:
+            if connection in self._waiting:
+                self._waiting[connection].silent = False
+
+    def leave(self, connection: socket.socket) -> None:
+        """Give the place back, if it is still taken."""
+        with self._lock:
+            self._waiting.pop(connection, None)
+
+    def _turn_out(self, peer: str) -> bool:
+        for connection, waiting in self._waiting.items():  # oldest first
+            if waiting.peer == peer and waiting.silent:
+                del self._waiting[connection]
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+                note_cut(peer, Cut.NO_ASSOCIATION)
+                return True
+        return False
+
+
+_QUIET_SECONDS = 60.0
+_MAX_REMEMBERED = 1000
+_told: dict[tuple[str, Cut], float] = {}
+
+
+def note_cut(peer: str, why: Cut) -> None:
+    """Count a cut connection; a peer is named in the log once a minute for each reason."""
+    metrics.connection_cut(why)
+    now = time.monotonic()
+    if now < _told.get((peer, why), 0.0):
+        return
+    if len(_told) >= _MAX_REMEMBERED:
+        _told.clear()
+    _told[peer, why] = now + _QUIET_SECONDS
+    log("connection_cut", peer=peer, reason=why)
