@@ -97,6 +97,7 @@ def _receive(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Ev
 
 def _work(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Event) -> None:
     begun = time.monotonic()
+    wiring.decoder.start()
     model = wiring.predictor.warm()
     log(
         "model_loaded",

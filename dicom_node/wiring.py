@@ -27,6 +27,7 @@ from dicom_node.stages.infer import Infer
 from dicom_node.stages.report import Report, Route, assessment_of
 from dicom_node.stages.screen import Screen
 from dicom_node.worker import BatchHandler, Handler
+from inference.decoding_process import DecodingProcess
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -94,7 +95,12 @@ class Wiring:
     @cached_property
     def reporter(self) -> SrReporter:
         """Builds report objects."""
-        return SrReporter(device_name=self.settings.node.name)
+        return SrReporter(device_name=self.settings.node.name, decode=self.decoder.decode)
+
+    @cached_property
+    def decoder(self) -> DecodingProcess:
+        """Decodes what comes from outside, in a process that can be killed."""
+        return DecodingProcess()
 
     @cached_property
     def pseudonyms(self) -> PatientPseudonyms:
@@ -106,6 +112,7 @@ class Wiring:
         """The verified model, not yet warm."""
         inference = self.settings.inference
         return BundlePredictor(
+            decode=self.decoder.decode,
             model=inference.model,
             device=inference.device,
             precision=inference.precision,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,9 @@ class UnreadablePixels(ValueError):
     def __init__(self, message: str, rejection: Rejection = Rejection.PIXELS_UNREADABLE) -> None:
         super().__init__(message)
         self.rejection = rejection
+
+
+Decode = Callable[[Path], NDArray[np.float32]]
 
 
 def decode(path: Path) -> NDArray[np.float32]:

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.decode import decode
+from inference.decode import Decode, decode
 
 _LOW_PERCENTILE, _HIGH_PERCENTILE = 0.5, 99.5
 
 
-def display_pixels(path: Path) -> NDArray[np.uint8]:
-    """The decoded image, 0.5th to 99.5th percentile (of every fourth row and column) stretched to
-    0..255; shape (Rows, Columns).
+def display_pixels(path: Path, decode: Decode = decode) -> NDArray[np.uint8]:
+    """The image that ``decode`` makes of a file, 0.5th to 99.5th percentile (of every fourth row
+    and column) stretched to 0..255; shape (Rows, Columns).
 
     Raises as :func:`inference.decode.decode`.
     """

@@ -10,7 +10,8 @@ import numpy as np
 
 from inference.bundle import GATE_ONNX, Bundle, load_bundle
 from inference.canonical import CanonicalHand, find_canonical_hand
-from inference.decode import UnreadablePixels, decode
+from inference.decode import Decode, UnreadablePixels, decode
+from inference.decoding_process import DecodingStopped
 from inference.engines.choice import DeviceChoice, PrecisionChoice, engine_for
 from inference.engines.engine import Device, Engine, EngineEvent, OnEvent
 from inference.gate import Gate
@@ -24,16 +25,20 @@ from inference.prediction import (
 )
 from inference.preprocess import STORED_SIDE
 
-Answer = Prediction | Rejection | PredictionInvalid | EngineFailed | OSError
+Answer = Prediction | Rejection | PredictionInvalid | EngineFailed | DecodingStopped | OSError
 
 
 class Predictor:
-    """A verified model: its gate and the engine that runs its network."""
+    """A verified model: its gate and the engine that runs its network. ``decode``: what makes grey
+    levels of a file."""
 
-    def __init__(self, bundle: Bundle, gate: Gate, engine: Engine) -> None:
+    def __init__(
+        self, bundle: Bundle, gate: Gate, engine: Engine, *, decode: Decode = decode
+    ) -> None:
         self.bundle = bundle
         self._gate = gate
         self._engine = engine
+        self._decode = decode
 
     @property
     def device(self) -> Device:
@@ -45,8 +50,9 @@ class Predictor:
 
         Decoding and checks run on the CPU one by one, the network on all at once. A
         :class:`Rejection` says why no bone age can be stated; an ``OSError`` that a file could
-        not be read, an ``EngineFailed`` that a network could not run, a ``PredictionInvalid``
-        that it returned no bone age.
+        not be read, a :class:`DecodingStopped` that it was not decoded within limits, an
+        ``EngineFailed`` that a network could not run, a ``PredictionInvalid`` that it returned no
+        bone age.
         """
         prepared = [self._prepare(path) for path, _ in radiographs]
         hands = [
@@ -63,12 +69,14 @@ class Predictor:
         self._gate.look(np.zeros((STORED_SIDE, STORED_SIDE), np.float32))
         self._engine.run(np.zeros((1, 1, side, side), np.uint8), np.zeros((1, 1), np.float32))
 
-    def _prepare(self, path: Path) -> CanonicalHand | Rejection | OSError | EngineFailed:
+    def _prepare(
+        self, path: Path
+    ) -> CanonicalHand | Rejection | OSError | EngineFailed | DecodingStopped:
         try:
-            return find_canonical_hand(decode(path), self._gate, self.bundle.side)
+            return find_canonical_hand(self._decode(path), self._gate, self.bundle.side)
         except UnreadablePixels as error:
             return error.rejection
-        except (OSError, EngineFailed) as error:
+        except (OSError, EngineFailed, DecodingStopped) as error:
             return error
 
     def _assess(self, hands: Sequence[tuple[CanonicalHand, bool]]) -> list[Answer]:
@@ -102,6 +110,7 @@ def load_predictor(
     precision: PrecisionChoice = "auto",
     batch_max: int = 1,
     on_event: OnEvent = _ignore,
+    decode: Decode = decode,
 ) -> Predictor:
     """Verify a bundle, then start its gate and its engine (:func:`engine_for`).
 
@@ -112,4 +121,4 @@ def load_predictor(
     engine = engine_for(
         bundle, device=device, precision=precision, batch_max=batch_max, on_event=on_event
     )
-    return Predictor(bundle, gate, engine)
+    return Predictor(bundle, gate, engine, decode=decode)

@@ -19,6 +19,7 @@ from dicom_node.ports import PredictionRequest
 
 if TYPE_CHECKING:
     from inference import prediction
+    from inference.decode import Decode
     from inference.engines.choice import DeviceChoice, PrecisionChoice
     from inference.engines.engine import Device, EngineEvent
     from inference.predictor import Answer, Predictor
@@ -30,7 +31,8 @@ MODELS = Path(dicom_node.__file__).parent.parent / "config" / "models"
 class BundlePredictor:
     """A bundle with the engine for ``device``, both loaded when they are first needed.
 
-    ``model``: name, ``name-version`` or absolute path of a bundle; a name means its newest version.
+    ``decode``: what makes grey levels of a file, in this process unless told. ``model``: name,
+    ``name-version`` or absolute path of a bundle; a name means its newest version.
     Every method raises ``Permanent`` (PREDICTOR_UNAVAILABLE) when the bundle is missing or is not
     what its manifest says, and when the engine cannot start.
     """
@@ -42,11 +44,13 @@ class BundlePredictor:
         device: DeviceChoice = "auto",
         precision: PrecisionChoice = "auto",
         batch_max: int = 1,
+        decode: Decode | None = None,
     ) -> None:
         self._model = model
         self._device = device
         self._precision = precision
         self._batch_max = batch_max
+        self._decode = decode
 
     @property
     def device(self) -> Device:
@@ -83,6 +87,7 @@ class BundlePredictor:
 
     @cached_property
     def _predictor(self) -> Predictor:
+        from inference.decode import decode
         from inference.predictor import load_predictor
 
         with _unavailable():
@@ -92,6 +97,7 @@ class BundlePredictor:
                 precision=self._precision,
                 batch_max=self._batch_max,
                 on_event=_record,
+                decode=self._decode or decode,
             )
 
     def predict(
@@ -132,10 +138,13 @@ def _unavailable() -> Iterator[None]:
 
 
 def _answer(answer: Answer) -> Prediction | Reason | Exception:
+    from inference.decoding_process import DecodingStopped
     from inference.prediction import PredictionInvalid, Rejection
 
     if isinstance(answer, Rejection):
         return Reason(answer.value)
+    if isinstance(answer, DecodingStopped):
+        return Permanent(Fault.DECODING_STOPPED, str(answer))
     if isinstance(answer, PredictionInvalid):
         return Permanent(Fault.PREDICTION_INVALID, str(answer))
     if isinstance(answer, OSError):

@@ -32,7 +32,7 @@ from dicom_node.domain.eligibility import CR_IMAGE_STORAGE, PRODUCT_NAME, Reason
 from dicom_node.domain.errors import Fault, Permanent
 from dicom_node.logs import log
 from dicom_node.ports import ReportRequest
-from inference.decode import UnreadablePixels
+from inference.decode import Decode, UnreadablePixels, decode
 from inference.display import display_pixels
 from sr_templates.concepts import ANALYSIS_FAILURES
 from sr_templates.content import (
@@ -82,10 +82,12 @@ _FOUND_IN_PIXELS = ANALYSIS_FAILURES - {Reason.PIXELS_UNREADABLE}
 class SrReporter:
     """Builds the objects of an exam's report and the annotated picture for people at a console.
 
-    ``device_name``: this installation, at most 64 characters without backslash.
+    ``device_name``: this installation, at most 64 characters without backslash. ``decode``: what
+    makes grey levels of a file.
     """
 
-    def __init__(self, *, device_name: str = PRODUCT_NAME) -> None:
+    def __init__(self, *, device_name: str = PRODUCT_NAME, decode: Decode = decode) -> None:
+        self._decode = decode
         self._device = Device(
             name=device_name,
             manufacturer=MANUFACTURER,
@@ -121,7 +123,9 @@ class SrReporter:
         try:
             with disable_value_validation():  # its warnings quote header values
                 content = self._content(request, source)
-                return _unchanged(request, source, content) or _objects(request, source, content)
+                return _unchanged(request, source, content) or self._objects(
+                    request, source, content
+                )
         except InvalidContent as error:
             raise Permanent(Fault.REPORT_INVALID, f"no report: {error}") from None
         except _UNBUILDABLE as error:
@@ -139,7 +143,9 @@ class SrReporter:
         source = _source(request)
         try:
             content = self._content(request, source)
-            return annotate(radiograph(display_pixels(request.path), content), content)
+            return annotate(
+                radiograph(display_pixels(request.path, self._decode), content), content
+            )
         except InvalidContent as error:
             raise Permanent(Fault.REPORT_INVALID, f"no picture: {error}") from None
 
@@ -159,16 +165,31 @@ class SrReporter:
             return AssessedContent(**common, **_assessed(request.finding))
         return NotAssessedContent(**common, reason=request.finding.value)
 
+    def _objects(
+        self, request: ReportRequest, source: Source, content: ReportContent
+    ) -> tuple[ReportObject, ...]:
+        """All wanted objects; what is drawn may be missing where something is written."""
+        kinds = _kinds(request)
+        written = _documents(source, content, kinds)
+        if not _DRAWN & kinds:
+            return written
+        try:
+            return (*written, *_drawn(source, content, kinds, self._shown(request)))
+        except Exception as error:  # the ways in which drawing can fail are many
+            if not written:
+                raise
+            log("picture_not_drawn", error=error)
+            return written
 
-def _shown(request: ReportRequest) -> NDArray[np.uint8] | None:
-    """The radiograph for a picture, if its pixels have been read before."""
-    finding = request.finding
-    if isinstance(finding, Reason) and finding not in _FOUND_IN_PIXELS:
-        return None
-    try:
-        return display_pixels(request.path)
-    except UnreadablePixels:  # a report without its image is better than none
-        return None
+    def _shown(self, request: ReportRequest) -> NDArray[np.uint8] | None:
+        """The radiograph for a picture, if its pixels have been read before."""
+        finding = request.finding
+        if isinstance(finding, Reason) and finding not in _FOUND_IN_PIXELS:
+            return None
+        try:
+            return display_pixels(request.path, self._decode)
+        except UnreadablePixels:  # a report without its image is better than none
+            return None
 
 
 def _empty_radiograph() -> Dataset:
@@ -281,23 +302,6 @@ def _source(request: ReportRequest) -> Source:
             Fault.UNREADABLE_OBJECT,
             f"{name} cannot be read as a DICOM file ({type(error).__name__}): send the image again",
         ) from None
-
-
-def _objects(
-    request: ReportRequest, source: Source, content: ReportContent
-) -> tuple[ReportObject, ...]:
-    """All wanted objects; what is drawn may be missing where something is written."""
-    kinds = _kinds(request)
-    written = _documents(source, content, kinds)
-    if not _DRAWN & kinds:
-        return written
-    try:
-        return (*written, *_drawn(source, content, kinds, _shown(request)))
-    except Exception as error:  # the ways in which drawing can fail are many
-        if not written:
-            raise
-        log("picture_not_drawn", error=error)
-        return written
 
 
 def _documents(

@@ -12,6 +12,7 @@ class Fault(StrEnum):
     CONFLICTING_CONTENT = "conflicting_content"
     CORRUPT_SPOOL = "corrupt_spool"
     CRASHED_REPEATEDLY = "crashed_repeatedly"
+    DECODING_STOPPED = "decoding_stopped"
     DESTINATION_REFUSED = "destination_refused"
     DESTINATION_UNAVAILABLE = "destination_unavailable"
     DESTINATION_UNKNOWN = "destination_unknown"
