@@ -21,11 +21,13 @@ from dicom_node.domain.assessment import ModelIdentity, ReferenceTable
 from dicom_node.domain.errors import NodeError
 from dicom_node.durable import sync_folder
 from dicom_node.settings import SettingsError, load_settings
+from dicom_node.tls import Certificates
 
 _SLOW_FSYNC_SECONDS = 0.1
 _DISK_MARGIN_PERCENT = 10
 _PLAUSIBLE_YEARS = range(2025, 2100)
 _CLOCK_DRIFT_SECONDS = 0.05
+_CERTIFICATE_DAYS = 30
 
 
 class CheckStatus(StrEnum):
@@ -163,6 +165,17 @@ def check_patient_key(verify: Callable[[], None]) -> Finding:
     except NodeError as error:
         return _warning(str(error), "until then exams are reported without earlier ones")
     return _ok("earlier exams of a patient are found")
+
+
+def check_certificates(certificates: Certificates) -> Finding:
+    """Certificate, key and authority belong together, and how long the certificate is valid."""
+    until = certificates.valid_until()
+    days = (until - datetime.now(UTC)).days
+    found = f"valid until {until:%Y-%m-%d}, {days} days"
+    action = "have it renewed: the node reads the new files without a restart"
+    if days < 0:
+        return _failed(found, action)
+    return _warning(found, action) if days < _CERTIFICATE_DAYS else _ok(found)
 
 
 def check_destination(echo: Callable[[], str | None]) -> Finding:

@@ -116,6 +116,9 @@ EVENTS: Mapping[str, Event] = {
     "storage_failed": _event(
         "error", "an fsync failed: nothing is received any more until a restart", "error"
     ),
+    "certificates_not_renewed": _event(
+        "error", "changed files of [tls] cannot be used; those from before go on", "error"
+    ),
     "connection_cut": _event(
         "warning", "a connection broke a limit; said once a minute for a peer", "peer", "reason"
     ),

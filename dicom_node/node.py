@@ -62,7 +62,11 @@ def serve(settings: Settings, config: str | None) -> None:
     configure_logging("supervisor")
     stop = stop_event(signal.SIGTERM, signal.SIGINT)
     folders = Folders(root=settings.node.data_dir)
-    with _locked(folders) as lock, _listen(settings) as listening:
+    with (
+        _locked(folders) as lock,
+        _listen(settings.node.bind, settings.node.port) as listening,
+        _listen_tls(settings) as listening_tls,
+    ):
         wiring = Wiring(settings)
         _check_parts(wiring)
         prepare(settings)
@@ -71,6 +75,7 @@ def serve(settings: Settings, config: str | None) -> None:
         lifeline, held = os.pipe2(os.O_CLOEXEC)
         inherited = Inherited(
             listening=listening.fileno(),
+            listening_tls=listening_tls.fileno() if listening_tls else -1,
             work_bell=EventBell().descriptor,
             delivery_bell=EventBell().descriptor,
             lifeline=lifeline,
@@ -80,13 +85,18 @@ def serve(settings: Settings, config: str | None) -> None:
             _specs(settings, _kept_config(config, folders), inherited),
             run_dir=folders.run,
             ended=_note_end,
-            draining=listening.close,
+            draining=lambda: _close(listening, listening_tls),
         )
         health = _health_server(wiring, supervisor, stop)
         with _naming(settings.node.bind, settings.node.metrics_port):
             health.start()
         port = listening.getsockname()[1]
-        write_address(folders, port=port, metrics_port=health.bound_port)
+        write_address(
+            folders,
+            port=port,
+            metrics_port=health.bound_port,
+            tls_port=listening_tls.getsockname()[1] if listening_tls else None,
+        )
         log("node_started", version=__version__, port=port, seconds=time.monotonic() - begun)
         supervisor.run(stop)
         os.close(held)
@@ -98,6 +108,8 @@ def _check_parts(wiring: Wiring) -> None:
     """Refuse to start on a model or reference table that no process could use."""
     load_reference_table(wiring.settings.inference.reference)
     wiring.predictor.verify()
+    if wiring.certificates is not None:
+        wiring.certificates.server()
 
 
 def _kept_config(config: str | None, folders: Folders) -> str | None:
@@ -107,9 +119,24 @@ def _kept_config(config: str | None, folders: Folders) -> str | None:
     return str(shutil.copyfile(config, folders.run / "node.toml"))
 
 
-def _listen(settings: Settings) -> socket.socket:
-    with _naming(settings.node.bind, settings.node.port):
-        return listen(settings.node.bind, settings.node.port)
+def _listen(bind: str, port: int) -> socket.socket:
+    with _naming(bind, port):
+        return listen(bind, port)
+
+
+@contextmanager
+def _listen_tls(settings: Settings) -> Iterator[socket.socket | None]:
+    if settings.tls.port is None:
+        yield None
+        return
+    with _listen(settings.node.bind, settings.tls.port) as listening:
+        yield listening
+
+
+def _close(*sockets: socket.socket | None) -> None:
+    for listening in sockets:
+        if listening is not None:
+            listening.close()
 
 
 @contextmanager
@@ -132,14 +159,19 @@ def prepare(settings: Settings) -> None:
     _enter_orphans(Wiring(settings))
 
 
-def write_address(folders: Folders, *, port: int, metrics_port: int) -> None:
+def write_address(
+    folders: Folders, *, port: int, metrics_port: int, tls_port: int | None = None
+) -> None:
     """Leave a note of where the node listens, for people and programs: ``run/node.json``."""
     note = {"pid": os.getpid(), "port": port, "metrics_port": metrics_port}
+    if tls_port is not None:
+        note["tls_port"] = tls_port
     leave_note(_address_path(folders), json.dumps(note))
 
 
 def read_address(folders: Folders) -> dict[str, int]:
-    """The note of :func:`write_address`: ``pid``, ``port`` and ``metrics_port``.
+    """The note of :func:`write_address`: ``pid``, ``port``, ``metrics_port`` and, with TLS,
+    ``tls_port``.
 
     Raises ``OSError`` when no node has run there.
     """

@@ -25,6 +25,7 @@ from dicom_node.settings import Settings
 from dicom_node.stages.accept import Accept
 from dicom_node.stopping import stop_event
 from dicom_node.supervisor import leave_note, ready_path
+from dicom_node.tls import ContextSource
 from dicom_node.wiring import Wiring
 from dicom_node.worker import LEASE_SECONDS, Batch, Worker
 
@@ -49,6 +50,8 @@ class Inherited:
     """File descriptors that the supervisor hands to its processes."""
 
     listening: int
+    listening_tls: int
+    """-1: no secure port."""
     work_bell: int
     delivery_bell: int
     lifeline: int
@@ -56,9 +59,13 @@ class Inherited:
     lock: int
     """Holds the data folder's lock for as long as any process of the node lives."""
 
-    def descriptors(self) -> tuple[int, ...]:
-        """All of them."""
+    def numbers(self) -> tuple[int, ...]:
+        """All of them, in order."""
         return tuple(asdict(self).values())
+
+    def descriptors(self) -> tuple[int, ...]:
+        """Those that are open."""
+        return tuple(number for number in self.numbers() if number >= 0)
 
 
 def run_process(settings: Settings, role: Role, name: str, inherited: Inherited) -> None:
@@ -83,6 +90,7 @@ def _receive(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Ev
     receiver = Receiver(
         wiring.settings,
         listening=socket.socket(fileno=inherited.listening),
+        secure=_secure(wiring, inherited),
         incoming=wiring.spool.incoming_of(name),
         accept=accept,
         stored=lambda _: bell.ring(),
@@ -93,6 +101,12 @@ def _receive(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Ev
     stop.wait()
     log("drain_started")
     log("drain_finished", count=receiver.drain(RECEIVER_GRACE_SECONDS))
+
+
+def _secure(wiring: Wiring, inherited: Inherited) -> tuple[socket.socket, ContextSource] | None:
+    if wiring.certificates is None or inherited.listening_tls < 0:
+        return None
+    return socket.socket(fileno=inherited.listening_tls), wiring.certificates.server
 
 
 def _work(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Event) -> None:
@@ -256,6 +270,6 @@ def process_command(
     config: str | None, role: Role, name: str, inherited: Inherited
 ) -> tuple[str, ...]:
     """The command line that runs :func:`run_process` in a fresh interpreter."""
-    handed = ",".join(str(descriptor) for descriptor in inherited.descriptors())
+    handed = ",".join(str(descriptor) for descriptor in inherited.numbers())
     command = (sys.executable, "-m", "dicom_node", "process", role.value, name, handed)
     return (*command, "--config", config) if config else command

@@ -75,6 +75,32 @@ class ReceiveSettings(_Section):
     require_known_sender: bool = False
 
 
+class TlsSettings(_Section):
+    """``[tls]``: DICOM over TLS, both sides with certificates (PS3.15 B.12)."""
+
+    port: Port | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    ca: Path | None = None
+    required: bool = False
+
+    @property
+    def available(self) -> bool:
+        """Whether there are certificates."""
+        return self.certificate is not None
+
+    @model_validator(mode="after")
+    def _complete(self) -> TlsSettings:
+        given = [name for name in ("certificate", "key", "ca") if getattr(self, name) is not None]
+        if given and len(given) < 3:
+            raise ValueError("certificate, key and ca belong together: set all three or none")
+        if self.port is not None and not given:
+            raise ValueError("tls.port needs certificate, key and ca")
+        if self.required and self.port is None:
+            raise ValueError("tls.required needs tls.port")
+        return self
+
+
 class InstitutionSettings(_Section):
     """``[[institutions]]``: a hospital that is a customer."""
 
@@ -82,6 +108,7 @@ class InstitutionSettings(_Section):
     name: str
     calling_ae_titles: tuple[AeTitle, ...]
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    certificate_names: tuple[str, ...] = ()
     destinations: tuple[Name, ...] = ()
     language: Literal["pt-BR", "en"] | None = None
     report_not_assessed: bool = True
@@ -106,7 +133,7 @@ class DestinationSettings(_Section):
     ae_title: AeTitle
     host: str
     port: Annotated[int, Field(ge=1, le=65535)]
-    tls: Literal[False] = False
+    tls: bool = False
     storage_commitment: Literal[False] = False
     objects: Annotated[tuple[ReportKind, ...], Field(min_length=1)] = tuple(ReportKind)
     timeout_seconds: Annotated[int, Field(ge=1, le=30)] = 30
@@ -142,6 +169,7 @@ class Settings(BaseSettings):
 
     node: NodeSettings = NodeSettings()
     receive: ReceiveSettings = ReceiveSettings()
+    tls: TlsSettings = TlsSettings()
     institutions: tuple[InstitutionSettings, ...] = ()
     destinations: tuple[DestinationSettings, ...] = ()
     inference: InferenceSettings = InferenceSettings()
@@ -168,6 +196,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"institution {institution.id}: unknown destinations {unknown}")
         for institution in self.institutions:
             _check_objects(institution, self.destinations)
+        _check_tls(self.tls, self.institutions, self.destinations)
         titles = [t for institution in self.institutions for t in institution.calling_ae_titles]
         if twins := _twice(titles):
             raise ValueError(f"calling AE titles of more than one institution: {twins}")
@@ -194,6 +223,21 @@ def _check_names(
             raise ValueError(f"{key} {twins} stands twice")
     if reserved := _RESERVED_IDS.intersection(ids):
         raise ValueError(f"institutions: id {', '.join(reserved)} is reserved: choose another")
+
+
+def _check_tls(
+    tls: TlsSettings,
+    institutions: tuple[InstitutionSettings, ...],
+    destinations: tuple[DestinationSettings, ...],
+) -> None:
+    for destination in destinations:
+        if destination.tls and not tls.available:
+            raise ValueError(
+                f"destination {destination.name}: tls needs certificate, key and ca under [tls]"
+            )
+    for institution in institutions:
+        if institution.certificate_names and tls.port is None:
+            raise ValueError(f"institution {institution.id}: certificate_names needs tls.port")
 
 
 def _check_objects(

@@ -13,6 +13,7 @@ from dicom_node.adapters.predictor import BundlePredictor
 from dicom_node.adapters.pseudonyms import PatientPseudonyms
 from dicom_node.adapters.reference_tables import load_reference_table
 from dicom_node.adapters.reporter import SrReporter
+from dicom_node.adapters.scu.association import Peer
 from dicom_node.adapters.scu.report_sender import DestinationAddress, DicomReportSender
 from dicom_node.adapters.spool import DiskSpool
 from dicom_node.domain.assessment import Assessment, Prediction, ReferenceTable
@@ -21,11 +22,12 @@ from dicom_node.domain.job import Stage
 from dicom_node.headers import read_header
 from dicom_node.ports import Eligibility, ReportRequest
 from dicom_node.scp.policy import LOCAL_INSTITUTION
-from dicom_node.settings import InstitutionSettings, Settings
+from dicom_node.settings import DestinationSettings, InstitutionSettings, Settings
 from dicom_node.stages.deliver import Deliver
 from dicom_node.stages.infer import Infer
 from dicom_node.stages.report import Report, Route, assessment_of
 from dicom_node.stages.screen import Screen
+from dicom_node.tls import Certificates, ContextSource
 from dicom_node.worker import BatchHandler, Handler
 from inference.decoding_process import DecodingProcess
 
@@ -108,6 +110,26 @@ class Wiring:
         return PatientPseudonyms(self.folders.keys / "patients.key")
 
     @cached_property
+    def certificates(self) -> Certificates | None:
+        """The node's certificate and its peers' authority; None without TLS."""
+        tls = self.settings.tls
+        if tls.certificate is None or tls.key is None or tls.ca is None:
+            return None
+        return Certificates(certificate=tls.certificate, key=tls.key, ca=tls.ca)
+
+    def peer(self, destination: DestinationSettings) -> Peer:
+        """A destination as a peer of commands that talk to it."""
+        return Peer(
+            host=destination.host,
+            port=destination.port,
+            ae_title=destination.ae_title,
+            tls=self._tls_towards(destination),
+        )
+
+    def _tls_towards(self, destination: DestinationSettings) -> ContextSource | None:
+        return self.certificates.client if destination.tls and self.certificates else None
+
+    @cached_property
     def predictor(self) -> BundlePredictor:
         """The verified model, not yet warm."""
         inference = self.settings.inference
@@ -130,6 +152,7 @@ class Wiring:
                     host=item.host,
                     port=item.port,
                     timeout_seconds=item.timeout_seconds,
+                    tls=self._tls_towards(item),
                 )
                 for item in self.settings.destinations
             ],

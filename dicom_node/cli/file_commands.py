@@ -232,10 +232,9 @@ def echo(
 
 
 def _configured_peers(screen: Screen, settings: Settings, name: str | None) -> dict[str, Peer]:
+    wiring = Wiring(settings)
     peers = {
-        item.name: Peer(host=item.host, port=item.port, ae_title=item.ae_title)
-        for item in settings.destinations
-        if name in (None, item.name)
+        item.name: wiring.peer(item) for item in settings.destinations if name in (None, item.name)
     }
     if not peers:
         known = ", ".join(item.name for item in settings.destinations) or screen.text("none")

@@ -12,7 +12,6 @@ from pathlib import Path
 import click
 
 from dicom_node.adapters.ledger.migrate import current_revision, head_revision
-from dicom_node.adapters.scu.association import Peer
 from dicom_node.adapters.scu.echo import HINTS, diagnose
 from dicom_node.cli.demo_output import run_demo
 from dicom_node.cli.options import config_option, json_option, readable_errors, settings_from
@@ -20,6 +19,7 @@ from dicom_node.cli.output import Failed, Screen, print_json
 from dicom_node.doctor import (
     CheckStatus,
     Finding,
+    check_certificates,
     check_clock,
     check_config,
     check_data_folder,
@@ -144,8 +144,10 @@ def _checks(
         "port": lambda: check_port(node.bind, node.port, ours=ours),
         "metrics port": lambda: check_port(node.bind, node.metrics_port, ours=ours),
     }
+    if wiring.certificates is not None:
+        checks["certificates"] = functools.partial(check_certificates, wiring.certificates)
     for destination in settings.destinations:
-        echo = functools.partial(_trouble, screen, settings, destination)
+        echo = functools.partial(_trouble, screen, wiring, destination)
         checks[f"destination {destination.name}"] = functools.partial(check_destination, echo)
     return checks
 
@@ -156,10 +158,10 @@ def _existing(folder: Path) -> Path:
     return next(place for place in (absolute, *absolute.parents) if place.exists())
 
 
-def _trouble(screen: Screen, settings: Settings, destination: DestinationSettings) -> str | None:
+def _trouble(screen: Screen, wiring: Wiring, destination: DestinationSettings) -> str | None:
     """What keeps a destination from answering, in words; None when it answers."""
-    peer = Peer(host=destination.host, port=destination.port, ae_title=destination.ae_title)
-    for step in diagnose(peer, calling_ae_title=settings.node.ae_title):
+    peer = wiring.peer(destination)
+    for step in diagnose(peer, calling_ae_title=wiring.settings.node.ae_title):
         if not step.ok:
             return f"{step.name}: {step.detail}. {HINTS[step.hint][screen.language]}"
     return None

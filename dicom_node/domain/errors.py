@@ -9,6 +9,7 @@ from enum import StrEnum
 class Fault(StrEnum):
     """Why a job failed; stable codes that an operator can count."""
 
+    CERTIFICATE_INVALID = "certificate_invalid"
     CONFLICTING_CONTENT = "conflicting_content"
     CORRUPT_SPOOL = "corrupt_spool"
     CRASHED_REPEATEDLY = "crashed_repeatedly"

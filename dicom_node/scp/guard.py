@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -29,6 +30,7 @@ class Cut(StrEnum):
     MESSAGE_TOO_LARGE = "message_too_large"
     NOT_DICOM = "not_dicom"
     NO_ASSOCIATION = "no_association"
+    NO_TLS = "no_tls"
     PDU_TOO_LARGE = "pdu_too_large"
     TOO_MANY_CONNECTIONS = "too_many_connections"
     TOO_SLOW = "too_slow"
@@ -180,6 +182,25 @@ class _Waiting:
     silent: bool = True
 
 
+def shake_hands(
+    connection: socket.socket, context: ssl.SSLContext, peer: str, seconds: float
+) -> ssl.SSLSocket | None:
+    """TLS on an accepted connection, which the result then owns; None when the handshake fails.
+
+    In the connection's own thread: a silent peer delays nobody else.
+    """
+    connection.settimeout(seconds)
+    secured = None
+    try:
+        secured = context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        secured.do_handshake()
+    except OSError:  # ssl.SSLError too
+        note_cut(peer, Cut.NO_TLS)
+        (secured or connection).close()
+        return None
+    return secured
+
+
 class WaitingRoom:
     """Connections that have no association yet: so many in all, so many of one peer.
 
@@ -212,6 +233,14 @@ class WaitingRoom:
         with self._lock:
             if connection in self._waiting:
                 self._waiting[connection].silent = False
+
+    def secured(self, connection: socket.socket, tls: socket.socket) -> None:
+        """The peer has shown its certificate: its place is now that of the TLS socket."""
+        with self._lock:
+            waiting = self._waiting.pop(connection, None)
+            if waiting is not None:
+                waiting.silent = False
+                self._waiting[tls] = waiting
 
     def leave(self, connection: socket.socket) -> None:
         """Give the place back, if it is still taken."""

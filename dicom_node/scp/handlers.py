@@ -3,6 +3,7 @@ objects."""
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from dicom_node.scp.incoming import IncomingFile
 from dicom_node.scp.listener import Handlers
 from dicom_node.scp.policy import Answer, AssociationRequest, Load, Policy, Reject
 from dicom_node.stages.accept import Accept
+from dicom_node.tls import names_of
 
 _UNKNOWN = "unknown"
 
@@ -96,6 +98,7 @@ class Reception:
             called_ae_title=primitive.called_ae_title.strip(),
             calling_ae_title=primitive.calling_ae_title.strip(),
             peer_address=association.requestor.address,
+            certificate_names=_certificate_names(association),
         )
         rejected = self._admit(association, request)
         if rejected is None:
@@ -212,3 +215,8 @@ class Reception:
                 status=acceptance.status.value,
                 fault=acceptance.fault,
             )
+
+
+def _certificate_names(association: Association) -> frozenset[str] | None:
+    connection = association.dul.socket.socket if association.dul.socket else None
+    return names_of(connection) if isinstance(connection, ssl.SSLSocket) else None

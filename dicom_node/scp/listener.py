@@ -31,14 +31,17 @@ from dicom_node.scp.guard import (
     WaitingRoom,
     begins_association,
     note_cut,
+    shake_hands,
 )
 from dicom_node.scp.incoming import IncomingFile
+from dicom_node.tls import ContextSource
 
 BACKLOG = 256
 _BUSY = bytes.fromhex("03 00 00000004 00 02 03 02")
 """A-ASSOCIATE-RJ (PS3.8 9.3.4): transient, presentation related, local limit exceeded."""
 _LINGER_SECONDS = 1.0
 _MAX_TURNED_AWAY = 64
+_HANDSHAKE_SECONDS = 5.0
 _POLL_SECONDS = 0.1
 _UNLIMITED = 100_000
 _KEEPALIVE = (
@@ -68,8 +71,8 @@ def listen(bind: str, port: int) -> socket.socket:
 class Listener(ThreadedAssociationServer):
     """Accepts connections of one application entity on ``listening``, which it then owns.
 
-    ``closed`` is called once for every connection when its association and its temporary files are
-    gone.
+    ``tls``: what secures its connections; None: nothing does. ``closed`` is called once for every
+    connection when its association and its temporary files are gone.
     """
 
     daemon_threads = True
@@ -84,9 +87,11 @@ class Listener(ThreadedAssociationServer):
         closed: Callable[[Association], None],
         limits: Limits,
         waiting_room: WaitingRoom,
+        tls: ContextSource | None = None,
     ) -> None:
         self._listening = listening
         self.limits = limits
+        self.tls = tls
         self.waiting_room = waiting_room
         self._turned_away: deque[tuple[float, socket.socket]] = deque()
         self._thread: threading.Thread | None = None
@@ -150,7 +155,8 @@ class Listener(ThreadedAssociationServer):
         """Answer before the request is read; close later, so that the answer is not lost."""
         with contextlib.suppress(OSError):
             connection.setblocking(False)
-            connection.send(_BUSY)
+            if self.tls is None:
+                connection.send(_BUSY)
             connection.shutdown(socket.SHUT_WR)
         self._turned_away.append((time.monotonic() + _LINGER_SECONDS, connection))
         if len(self._turned_away) > _MAX_TURNED_AWAY:
@@ -176,13 +182,24 @@ class Connection(RequestHandler):
         """Run the association, if the peer asks for one, then remove what it left behind."""
         room = self.server.waiting_room
         try:
-            peer, seconds = str(self.client_address[0]), float(self.ae.acse_timeout or 0)
-            if begins_association(self.request, peer, seconds):
+            if self._is_welcome():
                 room.speaks(self.request)
                 self._run()
         finally:
             room.leave(self.request)
             self.request.close()  # pynetdicom does not where the peer has closed first
+
+    def _is_welcome(self) -> bool:
+        peer, tls = str(self.client_address[0]), self.server.tls
+        if tls is None:
+            return begins_association(self.request, peer, float(self.ae.acse_timeout or 0))
+        plain = self.request
+        secured = shake_hands(plain, tls(), peer, _HANDSHAKE_SECONDS)
+        if secured is None:
+            return False
+        self.server.waiting_room.secured(plain, secured)
+        self.request = secured
+        return True
 
     def _run(self) -> None:
         association = self._create_association()

@@ -26,22 +26,26 @@ class Answer(StrEnum):
     ACCEPTED = "accepted"
     DRAINING = "draining"
     LOOP = "loop"
+    NO_CERTIFICATE = "no_certificate"
     STORAGE_FULL = "storage_full"
     TOO_MANY_ASSOCIATIONS = "too_many_associations"
     TOO_MANY_FROM_PEER = "too_many_from_peer"
     UNKNOWN_SENDER = "unknown_sender"
     WRONG_CALLED_AE_TITLE = "wrong_called_ae_title"
+    WRONG_CERTIFICATE = "wrong_certificate"
     WRONG_NETWORK = "wrong_network"
 
 
 _REJECTIONS: Mapping[Answer, Rejection] = {
     Answer.DRAINING: TEMPORARY_CONGESTION,
     Answer.LOOP: CALLING_AE_TITLE_NOT_RECOGNISED,
+    Answer.NO_CERTIFICATE: CALLING_AE_TITLE_NOT_RECOGNISED,
     Answer.STORAGE_FULL: TEMPORARY_CONGESTION,
     Answer.TOO_MANY_ASSOCIATIONS: LOCAL_LIMIT_EXCEEDED,
     Answer.TOO_MANY_FROM_PEER: LOCAL_LIMIT_EXCEEDED,
     Answer.UNKNOWN_SENDER: CALLING_AE_TITLE_NOT_RECOGNISED,
     Answer.WRONG_CALLED_AE_TITLE: CALLED_AE_TITLE_NOT_RECOGNISED,
+    Answer.WRONG_CERTIFICATE: CALLING_AE_TITLE_NOT_RECOGNISED,
     Answer.WRONG_NETWORK: CALLING_AE_TITLE_NOT_RECOGNISED,
 }
 
@@ -49,11 +53,12 @@ _REJECTIONS: Mapping[Answer, Rejection] = {
 @dataclass(frozen=True, kw_only=True)
 class AssociationRequest:
     """What an A-ASSOCIATE-RQ and its connection say. Titles without padding; the address is an IP
-    address."""
+    address. ``certificate_names``: of the verified certificate, None without TLS."""
 
     called_ae_title: str
     calling_ae_title: str
     peer_address: str
+    certificate_names: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +90,16 @@ class Reject:
 class _Sender:
     institution_id: str
     networks: tuple[IPv4Network | IPv6Network, ...]
+    certificate_names: frozenset[str]
+
+    def objection_to(self, certificate_names: frozenset[str] | None) -> Answer | None:
+        """An AE title is text that anybody may send: a certificate binds it to its owner."""
+        if not self.certificate_names:
+            return None
+        if certificate_names is None:
+            return Answer.NO_CERTIFICATE
+        known = self.certificate_names & certificate_names
+        return None if known else Answer.WRONG_CERTIFICATE
 
     def may_come_from(self, address: str) -> bool:
         peer = _plain_address(address)
@@ -97,8 +112,13 @@ class Policy:
     def __init__(self, settings: Settings) -> None:
         self._ae_title = settings.node.ae_title
         self._receive = settings.receive
+        self._tls_required = settings.tls.required
         self._senders = {
-            title: _Sender(institution_id=institution.id, networks=institution.networks)
+            title: _Sender(
+                institution_id=institution.id,
+                networks=institution.networks,
+                certificate_names=frozenset(institution.certificate_names),
+            )
             for institution in settings.institutions
             for title in institution.calling_ae_titles
         }
@@ -126,10 +146,14 @@ class Policy:
             return Answer.WRONG_CALLED_AE_TITLE
         if request.calling_ae_title == self._ae_title:
             return Answer.LOOP
+        if self._tls_required and request.certificate_names is None:
+            return Answer.NO_CERTIFICATE
         sender = self._senders.get(request.calling_ae_title)
         if sender is None:
             return Answer.UNKNOWN_SENDER if self._receive.require_known_sender else None
-        return None if sender.may_come_from(request.peer_address) else Answer.WRONG_NETWORK
+        if not sender.may_come_from(request.peer_address):
+            return Answer.WRONG_NETWORK
+        return sender.objection_to(request.certificate_names)
 
     def _objection_now(self, load: Load) -> Answer | None:
         if load.draining:

@@ -15,6 +15,7 @@ from dicom_node.scp.listener import Listener
 from dicom_node.scp.policy import Policy
 from dicom_node.settings import ReceiveSettings, Settings
 from dicom_node.stages.accept import Accept
+from dicom_node.tls import ContextSource
 
 _NETWORK_TIMEOUT_SECONDS = 60.0
 """Silence after which an open association is aborted."""
@@ -31,7 +32,8 @@ class Receiver:
     """C-ECHO and C-STORE SCP of this process (PS3.4 A and B).
 
     ``listening`` comes from :func:`dicom_node.scp.listener.listen` and is owned by the receiver;
-    other processes may listen on duplicates of it. ``incoming`` is the spool's folder for
+    other processes may listen on duplicates of it; so does the socket of ``secure``, where TLS is
+    spoken. ``incoming`` is the spool's folder for
     unfinished files: while the receiver runs it is this process's folder for temporary files.
     ``stored`` is called with the exam's id after each stored object.
     """
@@ -41,6 +43,7 @@ class Receiver:
         settings: Settings,
         *,
         listening: socket.socket,
+        secure: tuple[socket.socket, ContextSource] | None = None,
         incoming: Path,
         accept: Accept,
         stored: Callable[[int], None],
@@ -55,25 +58,30 @@ class Receiver:
             disk_used_percent=disk_used_percent,
         )
         self.bound_port: int = listening.getsockname()[1]
-        self._listener = Listener(
-            _application_entity(settings),
-            listening,
-            handlers=self._reception.events,
-            closed=self._reception.closed,
-            limits=_limits(settings.receive),
-            waiting_room=WaitingRoom(
-                places=max(_MIN_WAITING, settings.receive.max_associations),
-                places_of_peer=max(
-                    _MIN_WAITING_OF_PEER, settings.receive.max_associations_per_peer
-                ),
-            ),
+        receive = settings.receive
+        room = WaitingRoom(
+            places=max(_MIN_WAITING, receive.max_associations),
+            places_of_peer=max(_MIN_WAITING_OF_PEER, receive.max_associations_per_peer),
         )
+        self._listeners = [
+            Listener(
+                _application_entity(settings),
+                port,
+                handlers=self._reception.events,
+                closed=self._reception.closed,
+                limits=_limits(receive),
+                waiting_room=room,
+                tls=tls,
+            )
+            for port, tls in ((listening, None), *([secure] if secure else []))
+        ]
 
     def start(self) -> None:
         """Accept associations in background threads."""
         self._previous_tempdir = tempfile.tempdir
         tempfile.tempdir = str(self._incoming)
-        self._listener.start()
+        for listener in self._listeners:
+            listener.start()
 
     @property
     def open_associations(self) -> int:
@@ -87,7 +95,8 @@ class Receiver:
         An object in work at the abort is either unanswered or safe: its sender may send it again.
         """
         self._reception.begin_drain()
-        self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         self._reception.wait_until_idle(grace_seconds)
         late = self._reception.open_associations
         for association in late:

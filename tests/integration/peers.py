@@ -27,6 +27,7 @@ from dicom_node.scp.listener import listen
 from dicom_node.scp.server import Receiver
 from dicom_node.settings import Settings
 from dicom_node.stages.accept import Accept
+from dicom_node.tls import ContextSource
 
 _DCMTK = Path("/usr/bin")  # pynetdicom installs programs of the same names into the environment
 _POLL_SECONDS = 0.02
@@ -110,6 +111,7 @@ def running_receiver(
     *,
     settings: Settings | None = None,
     listening: socket.socket | None = None,
+    secure: tuple[socket.socket, ContextSource] | None = None,
 ) -> Iterator[RunningReceiver]:
     """Start a receiver, on a free port unless told otherwise; stop it and its ledger at the
     end."""
@@ -122,6 +124,7 @@ def running_receiver(
     receiver = Receiver(
         settings,
         listening=listening or listen("127.0.0.1", 0),
+        secure=secure,
         incoming=spool.incoming,
         accept=Accept(
             spool=spool,

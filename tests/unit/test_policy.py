@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -18,7 +20,7 @@ from dicom_node.scp.policy import (
     Policy,
     Reject,
 )
-from dicom_node.settings import InstitutionSettings, ReceiveSettings, Settings
+from dicom_node.settings import InstitutionSettings, ReceiveSettings, Settings, TlsSettings
 
 CLINIC = InstitutionSettings(
     id="clinic",
@@ -109,6 +111,42 @@ def test_a_listed_sender_from_a_foreign_network_is_not_recognised(
 def test_another_called_title_is_not_recognised(called: str) -> None:
     decision = policy().decide(request(called=called), IDLE)
     assert codes(decision) == (Answer.WRONG_CALLED_AE_TITLE, 1, 1, 7)
+
+
+@pytest.mark.parametrize(
+    ("names", "answer"),
+    [
+        (None, Answer.NO_CERTIFICATE),
+        (frozenset({"xray9.example"}), Answer.WRONG_CERTIFICATE),
+        (frozenset(), Answer.WRONG_CERTIFICATE),
+        (frozenset({"other", "xray1.example"}), None),
+    ],
+)
+def test_a_certificate_binds_an_ae_title_to_its_owner(
+    names: frozenset[str] | None, answer: Answer | None
+) -> None:
+    bound = InstitutionSettings(
+        id="bound", name="", calling_ae_titles=("XRAY1",), certificate_names=("xray1.example",)
+    )
+    free = InstitutionSettings(id="free", name="", calling_ae_titles=("FREE",))
+    tls = TlsSettings(port=0, certificate=Path("a"), key=Path("b"), ca=Path("c"))
+    rules = Policy(Settings(institutions=(bound, free), tls=tls))
+    decision = rules.decide(replace(request(), certificate_names=names), IDLE)
+    if answer is None:
+        assert decision == Admit(institution_id="bound")
+    else:
+        assert codes(decision) == (answer, 1, 1, 3)
+    assert rules.decide(replace(request("FREE"), certificate_names=names), IDLE) == Admit(
+        institution_id="free"
+    )
+
+
+def test_where_tls_is_required_nobody_comes_without() -> None:
+    tls = TlsSettings(port=0, certificate=Path("a"), key=Path("b"), ca=Path("c"), required=True)
+    rules = Policy(Settings(tls=tls))
+    assert codes(rules.decide(request(), IDLE)) == (Answer.NO_CERTIFICATE, 1, 1, 3)
+    named = replace(request(), certificate_names=frozenset({"any"}))
+    assert isinstance(rules.decide(named, IDLE), Admit)
 
 
 def test_the_node_does_not_send_to_itself() -> None:

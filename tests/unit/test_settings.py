@@ -213,3 +213,30 @@ def test_a_destination_that_takes_nothing_of_an_institutions_report_is_refused()
     elsewhere = institution | {"destinations": ["other"]}
     other = pacs | {"name": "other", "objects": ["pdf"]}
     Settings.model_validate({"institutions": [elsewhere], "destinations": [pacs, other]})
+
+
+CERTIFICATES = '[tls]\ncertificate = "a"\nkey = "b"\nca = "c"\n'
+DESTINATION = '[[destinations]]\nname = "p"\nae_title = "P"\nhost = "h"\nport = 104\ntls = true\n'
+INSTITUTION = (
+    '[[institutions]]\nid = "i"\nname = "I"\ncalling_ae_titles = ["A"]\ncertificate_names = ["a"]\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('[tls]\ncertificate = "a"\n', "certificate, key and ca belong together"),
+        ("[tls]\nport = 2762\n", "tls.port needs certificate, key and ca"),
+        (CERTIFICATES + "required = true\n", "tls.required needs tls.port"),
+        (DESTINATION, "destination p: tls needs certificate, key and ca"),
+        (CERTIFICATES + INSTITUTION, "institution i: certificate_names needs tls.port"),
+    ],
+)
+def test_half_a_configuration_of_tls_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
+    assert complaint in refusal(tmp_path, text)
+
+
+def test_certificates_without_a_port_are_for_destinations(tmp_path: Path) -> None:
+    settings = load(tmp_path, CERTIFICATES + DESTINATION)
+    assert settings.destinations[0].tls
+    assert settings.tls.port is None

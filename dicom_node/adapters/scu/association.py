@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,6 +22,7 @@ from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocke
 
 from dicom_node.domain.errors import Fault, NodeError, Permanent, Transient
 from dicom_node.domain.receipt import Rejection
+from dicom_node.tls import ContextSource
 
 # Files are sent as they are, without decoding; requests are never logged.
 _config.STORE_SEND_CHUNKED_DATASET = True
@@ -34,11 +36,13 @@ MAX_CONTEXTS = 128
 
 @dataclass(frozen=True, kw_only=True)
 class Peer:
-    """A DICOM application entity on the network."""
+    """A DICOM application entity on the network. ``tls``: what secures connections to it; None:
+    nothing does."""
 
     host: str
     port: int
     ae_title: str
+    tls: ContextSource | None = None
 
     def __str__(self) -> str:
         return f"{self.ae_title} at {self.host}:{self.port}"
@@ -55,10 +59,18 @@ class Refusal(StrEnum):
 
 
 def connect(peer: Peer, timeout_seconds: float) -> socket.socket:
-    """A TCP connection. Raises ``OSError``: refused, timed out, unknown host (``gaierror``)."""
+    """A TCP connection, secured where the peer wants it. Raises ``OSError``: refused, timed out,
+    unknown host (``gaierror``), no trust (``SSLError``); ``Permanent`` (CERTIFICATE_INVALID)."""
+    context = peer.tls() if peer.tls else None
     connection = socket.create_connection((peer.host, peer.port), timeout_seconds)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return connection
+    if context is None:
+        return connection
+    try:
+        return context.wrap_socket(connection, server_hostname=peer.host)
+    except OSError:
+        connection.close()
+        raise
 
 
 def negotiate(
@@ -153,6 +165,10 @@ def reason_of(error: OSError) -> str:
         return "no answer in time"
     if error.errno == errno.ENOTCONN:
         return "the peer closed it at once"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"no TLS: {error.reason or type(error).__name__}"
     return error.strerror or type(error).__name__
 
 

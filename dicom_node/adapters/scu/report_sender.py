@@ -29,6 +29,7 @@ from dicom_node.domain.delivery import (
     ReportObject,
 )
 from dicom_node.domain.errors import Fault, Permanent, Transient
+from dicom_node.tls import ContextSource
 from sr_templates.uids import derived_uid
 
 REPORT_CLASSES: tuple[str, ...] = tuple(dict.fromkeys(chain(*SOP_CLASSES.values())))
@@ -54,6 +55,7 @@ class DestinationAddress:
     host: str
     port: int
     timeout_seconds: float
+    tls: ContextSource | None = None
 
 
 class DicomReportSender:
@@ -102,7 +104,10 @@ class _Line:
 
     def __init__(self, destination: DestinationAddress, calling_ae_title: str) -> None:
         self._peer = Peer(
-            host=destination.host, port=destination.port, ae_title=destination.ae_title
+            host=destination.host,
+            port=destination.port,
+            ae_title=destination.ae_title,
+            tls=destination.tls,
         )
         self._name = destination.name
         self._timeout_seconds = float(destination.timeout_seconds)
