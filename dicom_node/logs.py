@@ -153,6 +153,14 @@ EVENTS: Mapping[str, Event] = {
         "info", "a destination stores no SOP class that the object can be sent as",
         "exam_id", "job_id", "destination", "status",
     ),
+    "destination_silent": _event(
+        "warning", "five deliveries in a row got no answer: the destination is only probed",
+        "destination",
+    ),
+    "destination_returned": _event(
+        "info", "a silent destination answers; `count`: deliveries that waited are due now",
+        "destination", "count",
+    ),
     "delivery_failed": _event(
         "warning", "a destination did not take a report object",
         "exam_id", "job_id", "destination", "status",

@@ -77,6 +77,12 @@ METRICS: tuple[Metric, ...] = (
         meaning="Workers by what their network runs on now",
         labels=("device",),
     ),
+    Metric(
+        name="dicom_node_destinations_silent",
+        kind="gauge",
+        meaning="1 for a destination that is only probed because it does not answer",
+        labels=("destination",),
+    ),
     _counter("dicom_node_process_restarts_total", "Processes that ended unasked", "process"),
     _at_scrape("dicom_node_jobs", "Jobs in the ledger that are not done", "stage", "state"),
     _at_scrape("dicom_node_oldest_job_seconds", "Age of the oldest job that waits", "stage"),
@@ -208,6 +214,11 @@ def network_runs_on(device: Literal["cpu", "cuda"]) -> None:
     """The network of this process runs on ``device`` from now on."""
     for name in ("cpu", "cuda"):
         _set("dicom_node_inference_workers", int(name == device), device=name)
+
+
+def destination_silent(destination: str, *, silent: bool) -> None:
+    """Whether a destination is only probed."""
+    _set("dicom_node_destinations_silent", int(silent), destination=destination)
 
 
 def process_restarted(process: str) -> None:

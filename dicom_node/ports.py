@@ -129,6 +129,10 @@ class Ledger(Protocol):
         """A process that starts again under the same name gives up what it held when it died:
         as if those leases had run out. Returns how many there were."""
 
+    def hurry(self, destination: str) -> int:
+        """Deliveries that wait because their destination did not answer are due now, the oldest
+        first; returns how many there were."""
+
     def open_destinations(self) -> frozenset[str]:
         """Destinations that queued DELIVER jobs name."""
 

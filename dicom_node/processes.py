@@ -188,14 +188,16 @@ def _lane(
 ) -> threading.Thread:
     owner = f"{name}:{destination}"
     wiring.ledger.expire_leases(owner)
+    lane = wiring.lane(destination)
     worker = Worker(
         ledger=wiring.ledger,
         clock=wiring.clock,
         owner=owner,
         bell=bell,
-        handlers=wiring.deliver_handlers(),
+        handlers={Stage.DELIVER: lane},
         destination=destination,
         done=lambda _: None,
+        may_work=lane.may_send,
     )
     return threading.Thread(target=worker.run, args=(stop,), name=owner, daemon=True)
 

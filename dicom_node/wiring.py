@@ -20,6 +20,7 @@ from dicom_node.domain.assessment import Assessment, Prediction, ReferenceTable
 from dicom_node.domain.delivery import ReportKind
 from dicom_node.domain.job import Stage
 from dicom_node.headers import read_header
+from dicom_node.lane import Lane
 from dicom_node.ports import Eligibility, ReportRequest
 from dicom_node.scp.policy import LOCAL_INSTITUTION
 from dicom_node.settings import DestinationSettings, InstitutionSettings, Settings
@@ -227,8 +228,8 @@ class Wiring:
             reports_not_assessed=self._reports_not_assessed,
         )
 
-    def deliver_handlers(self) -> dict[Stage, Handler]:
-        """DELIVER for one destination at a time."""
+    def lane(self, destination: str) -> Lane:
+        """DELIVER for one destination."""
         kinds = {item.name: item.objects for item in self.settings.destinations}
         deliver = Deliver(
             ledger=self.ledger,
@@ -236,7 +237,12 @@ class Wiring:
             clock=self.clock,
             kinds=lambda destination: kinds[destination],
         )
-        return {Stage.DELIVER: deliver}
+        return Lane(
+            destination,
+            ledger=self.ledger,
+            deliver=deliver,
+            probe=lambda: self.sender.answers(destination),
+        )
 
     def _reports_not_assessed(self, institution_id: str) -> bool:
         route = self.route(institution_id)

@@ -43,7 +43,8 @@ BatchHandler = Callable[[Sequence[Job]], list[Exception | None]]
 class Worker:
     """Runs the jobs of some stages, one after the other, until told to stop.
 
-    ``done``: called after each finished job, to wake whoever does the next stage.
+    ``done``: called after each finished job, to wake whoever does the next stage. ``may_work``:
+    asked before each step; while it says no, nothing is claimed.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Worker:
         batch: Batch | None = None,
         destination: str | None = None,
         done: Callable[[Job], None],
+        may_work: Callable[[], bool] = lambda: True,
     ) -> None:
         self._ledger = ledger
         self._clock = clock
@@ -68,13 +70,14 @@ class Worker:
         self._batch = batch or Batch()
         self._destination = destination
         self._done = done
+        self._may_work = may_work
         self._stages = (*handlers, *([Stage.INFER] if infer else []))
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set; the job in hand is finished first."""
         while not stop.is_set():
             try:
-                worked = self.step()
+                worked = self._may_work() and self.step()
             except Transient as error:
                 log("ledger_unavailable", fault=error.fault, error=error)
                 stop.wait(_IDLE_SECONDS)

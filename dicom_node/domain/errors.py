@@ -14,6 +14,7 @@ class Fault(StrEnum):
     CORRUPT_SPOOL = "corrupt_spool"
     CRASHED_REPEATEDLY = "crashed_repeatedly"
     DECODING_STOPPED = "decoding_stopped"
+    DESTINATION_BUSY = "destination_busy"
     DESTINATION_REFUSED = "destination_refused"
     DESTINATION_UNAVAILABLE = "destination_unavailable"
     DESTINATION_UNKNOWN = "destination_unknown"

@@ -84,7 +84,7 @@ class Deliver:
         delivery_answered(job.destination, verdict)
         if verdict is Verdict.TRY_AGAIN:
             raise Transient(
-                Fault.DESTINATION_UNAVAILABLE,
+                Fault.DESTINATION_BUSY,
                 f"destination {job.destination} answered status {status:04X}: it is tried again",
             )
         if verdict is Verdict.REFUSED:

@@ -341,3 +341,25 @@ def test_a_job_parked_for_another_reason_stays_parked_when_the_object_comes_agai
     ledger.fail(claim_one(ledger, Stage.SCREEN), Park(fault=Fault.UNEXPECTED, detail="why"))
     ledger.record_instance(instance())
     assert claim(ledger) == []
+
+
+def test_deliveries_that_wait_for_a_silent_destination_can_be_made_due(
+    ledger: Ledger, clock: ManualClock
+) -> None:
+    waits = {"pacs": Fault.DESTINATION_UNAVAILABLE, "archive": Fault.DESTINATION_UNAVAILABLE}
+    exam_before(ledger, Stage.DELIVER, destinations=("archive", "pacs"))
+    for job in claim(ledger):
+        later = RetryAt(
+            run_after=clock.now() + timedelta(hours=1), fault=waits[job.destination], detail="gone"
+        )
+        ledger.fail(job, later)
+    exam_before(ledger, Stage.DELIVER, number=2)
+    busy = RetryAt(
+        run_after=clock.now() + timedelta(hours=1), fault=Fault.DESTINATION_BUSY, detail="full"
+    )
+    ledger.fail(claim_one(ledger, Stage.DELIVER), busy)
+    clock.advance(1)
+    assert claim(ledger) == []
+    assert ledger.hurry("pacs") == 1
+    assert ledger.hurry("pacs") == 0
+    assert [job.destination for job in claim(ledger)] == ["pacs"]

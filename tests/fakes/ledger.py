@@ -116,6 +116,16 @@ class InMemoryLedger:
         self._end_leases(held)
         return len(held)
 
+    def hurry(self, destination: str) -> int:
+        now, hurried = self._clock.now(), 0
+        for job in list(self.jobs.values()):
+            waits = job.state is JobState.QUEUED and job.run_after > now
+            away = job.fault is Fault.DESTINATION_UNAVAILABLE and job.destination == destination
+            if waits and away:
+                self.jobs[job.job_id] = replace(job, run_after=job.created_at)
+                hurried += 1
+        return hurried
+
     def open_destinations(self) -> frozenset[str]:
         return frozenset(
             job.destination

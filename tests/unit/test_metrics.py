@@ -42,6 +42,7 @@ metrics.delivery_answered("pacs", Verdict.STORED)
 metrics.job_parked(Stage.DELIVER, Fault.DESTINATION_REFUSED)
 metrics.engine_event(Outcome.IGNORED)
 metrics.network_runs_on("cpu")
+metrics.destination_silent("pacs", silent=True)
 metrics.process_restarted("worker-1")
 """
 

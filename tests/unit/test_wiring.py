@@ -113,7 +113,7 @@ def test_each_destination_gets_the_kinds_of_objects_it_wants(
     ledger, sender = InMemoryLedger(ManualClock()), ScriptedSender()
     vars(wiring).update(ledger=ledger, sender=sender)
     exam_id = exam_before(ledger, Stage.DELIVER, destinations=(destination,))
-    wiring.deliver_handlers()[Stage.DELIVER](claim_one(ledger, Stage.DELIVER))
+    wiring.lane("pacs")(claim_one(ledger, Stage.DELIVER))
     assert sender.sent == [
         (destination, report.sop_instance_uid)
         for report in report_objects(exam_id)

@@ -115,6 +115,23 @@ def mend_clock_step(connection: Connection, *, now: datetime) -> int:
     return leased + connection.execute(queued).rowcount
 
 
+def hurry(connection: Connection, destination: str, *, now: datetime) -> int:
+    """Deliveries that wait because their destination did not answer are due now, the oldest first;
+    return their number."""
+    waiting = (
+        update(jobs)
+        .where(
+            text(QUEUED),
+            jobs.c.stage == Stage.DELIVER,
+            jobs.c.destination == destination,
+            jobs.c.fault == Fault.DESTINATION_UNAVAILABLE,
+            jobs.c.run_after > now,
+        )
+        .values(run_after=jobs.c.created_at)
+    )
+    return connection.execute(waiting).rowcount
+
+
 def end_leases_of(connection: Connection, owner: str, *, now: datetime) -> int:
     """Take all leases of a worker that is dead; return their number."""
     return _end_leases(connection, jobs.c.owner == owner, now=now)

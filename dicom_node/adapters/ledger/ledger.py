@@ -105,6 +105,11 @@ class SqlLedger:
         with self._database.write() as connection:
             return steps.mend_clock_step(connection, now=self._clock.now())
 
+    def hurry(self, destination: str) -> int:
+        """What waits for a destination that did not answer is due now; return how many jobs."""
+        with self._database.write() as connection:
+            return steps.hurry(connection, destination, now=self._clock.now())
+
     def open_destinations(self) -> frozenset[str]:
         """Destinations that queued DELIVER jobs name."""
         named = (

@@ -93,6 +93,10 @@ class DicomReportSender:
             )
         return line.send(report, delivered)
 
+    def answers(self, destination: str) -> bool:
+        """Whether a configured destination takes an association, or says why it does not."""
+        return self._lines[destination].answers()
+
     def close(self) -> None:
         """Release every open association."""
         for line in self._lines.values():
@@ -130,6 +134,17 @@ class _Line:
                 "it is tried again",
             )
         return answer
+
+    def answers(self) -> bool:
+        """Open an association, which the next object uses."""
+        with self._lock:
+            try:
+                self._open()
+            except Transient:
+                return False
+            except Permanent:
+                return True
+        return True
 
     def close(self) -> None:
         """Release the association, if there is one."""
