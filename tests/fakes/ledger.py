@@ -117,9 +117,9 @@ class InMemoryLedger:
         return len(held)
 
     def hurry(self, destination: str) -> int:
-        now, hurried = self._clock.now(), 0
+        hurried = 0
         for job in list(self.jobs.values()):
-            waits = job.state is JobState.QUEUED and job.run_after > now
+            waits = job.state is JobState.QUEUED and job.run_after > job.created_at
             away = job.fault is Fault.DESTINATION_UNAVAILABLE and job.destination == destination
             if waits and away:
                 self.jobs[job.job_id] = replace(job, run_after=job.created_at)

@@ -115,7 +115,7 @@ def mend_clock_step(connection: Connection, *, now: datetime) -> int:
     return leased + connection.execute(queued).rowcount
 
 
-def hurry(connection: Connection, destination: str, *, now: datetime) -> int:
+def hurry(connection: Connection, destination: str) -> int:
     """Deliveries that wait because their destination did not answer are due now, the oldest first;
     return their number."""
     waiting = (
@@ -125,7 +125,7 @@ def hurry(connection: Connection, destination: str, *, now: datetime) -> int:
             jobs.c.stage == Stage.DELIVER,
             jobs.c.destination == destination,
             jobs.c.fault == Fault.DESTINATION_UNAVAILABLE,
-            jobs.c.run_after > now,
+            jobs.c.run_after > jobs.c.created_at,
         )
         .values(run_after=jobs.c.created_at)
     )

@@ -108,7 +108,7 @@ class SqlLedger:
     def hurry(self, destination: str) -> int:
         """What waits for a destination that did not answer is due now; return how many jobs."""
         with self._database.write() as connection:
-            return steps.hurry(connection, destination, now=self._clock.now())
+            return steps.hurry(connection, destination)
 
     def open_destinations(self) -> frozenset[str]:
         """Destinations that queued DELIVER jobs name."""
