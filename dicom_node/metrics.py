@@ -57,6 +57,9 @@ METRICS: tuple[Metric, ...] = (
     _counter("dicom_node_cstore_total", "Answers to C-STORE requests", "status"),
     _counter("dicom_node_received_bytes_total", "Bytes of objects answered by a C-STORE response"),
     _counter("dicom_node_connections_cut_total", "Connections that broke a limit", "reason"),
+    _counter(
+        "dicom_node_held_back_seconds_total", "How long answers to fast institutions were held back"
+    ),
     _seconds(
         "dicom_node_stage_seconds", "Duration of one attempt", _STAGE_BUCKETS, "stage", "result"
     ),
@@ -174,6 +177,11 @@ def cstore_answered(status: int, *, received_bytes: int) -> None:
     """A C-STORE was answered with ``status`` (0000,0900)."""
     _count("dicom_node_cstore_total", status=f"0x{status:04X}")
     _count("dicom_node_received_bytes_total", received_bytes)
+
+
+def answer_held_back(seconds: float) -> None:
+    """A C-STORE response waits because its institution sends too fast."""
+    _count("dicom_node_held_back_seconds_total", seconds)
 
 
 def stage_finished(stage: Stage, result: str, seconds: float) -> None:

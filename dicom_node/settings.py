@@ -109,6 +109,7 @@ class InstitutionSettings(_Section):
     calling_ae_titles: tuple[AeTitle, ...]
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
     certificate_names: tuple[str, ...] = ()
+    images_per_minute: Positive | None = None
     destinations: tuple[Name, ...] = ()
     language: Literal["pt-BR", "en"] | None = None
     report_not_assessed: bool = True

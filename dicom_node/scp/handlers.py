@@ -21,6 +21,7 @@ from dicom_node.logs import log
 from dicom_node.scp.contexts import supported_contexts
 from dicom_node.scp.incoming import IncomingFile
 from dicom_node.scp.listener import Handlers
+from dicom_node.scp.pace import Pace
 from dicom_node.scp.policy import Answer, AssociationRequest, Load, Policy, Reject
 from dicom_node.stages.accept import Accept
 from dicom_node.tls import names_of
@@ -48,7 +49,9 @@ class Reception:
         accept: Accept,
         stored: Callable[[int], None],
         disk_used_percent: Callable[[], float],
+        pace: Pace,
     ) -> None:
+        self._pace = pace
         self._policy = policy
         self._accept = accept
         self._stored = stored
@@ -160,6 +163,7 @@ class Reception:
             raise
         metrics.cstore_answered(acceptance.status, received_bytes=received_bytes)
         self._tell(event.assoc, acceptance, received_bytes, time.monotonic() - begun)
+        self._hold_back(event.assoc)
         return acceptance.status.value
 
     def _received(self, event: evt.Event) -> tuple[Acceptance, int]:
@@ -171,6 +175,14 @@ class Reception:
         path = Path(event.dataset_path)
         received_bytes = path.stat().st_size
         return self._keep(event, path), received_bytes
+
+    def _hold_back(self, association: Association) -> None:
+        """The answer waits where its institution sends too fast; the object is safe already."""
+        admission = self._admitted.get(association)
+        seconds = self._pace.wait_seconds(admission.institution_id) if admission else 0.0
+        if seconds > 0:
+            metrics.answer_held_back(seconds)
+            time.sleep(seconds)
 
     def _has_room(self) -> bool:
         try:

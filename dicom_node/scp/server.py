@@ -12,6 +12,7 @@ from pynetdicom import AE
 from dicom_node.scp.guard import Limits, WaitingRoom
 from dicom_node.scp.handlers import Reception
 from dicom_node.scp.listener import Listener
+from dicom_node.scp.pace import Pace
 from dicom_node.scp.policy import Policy
 from dicom_node.settings import ReceiveSettings, Settings
 from dicom_node.stages.accept import Accept
@@ -56,6 +57,9 @@ class Receiver:
             accept=accept,
             stored=stored,
             disk_used_percent=disk_used_percent,
+            pace=Pace(
+                {i.id: i.images_per_minute for i in settings.institutions if i.images_per_minute}
+            ),
         )
         self.bound_port: int = listening.getsockname()[1]
         receive = settings.receive

@@ -6,6 +6,7 @@ import socket
 import sqlite3
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -502,3 +503,25 @@ def test_the_receiver_gives_the_temporary_folder_back(tmp_path: Path) -> None:
     with running_receiver(tmp_path / "node"):
         assert tempfile.gettempdir() != before
     assert tempfile.gettempdir() == before
+
+
+def test_an_institution_that_floods_is_slowed_and_another_is_not(tmp_path: Path) -> None:
+    fast, calm = (
+        InstitutionSettings(
+            id=name, name=name, calling_ae_titles=(name.upper(),), images_per_minute=limit
+        )
+        for name, limit in (("fast", 60), ("calm", None))
+    )
+    files = [hand_file(tmp_path, f"{number}.dcm", side_pixels=16) for number in range(63)]
+    with running_receiver(tmp_path / "node", settings=Settings(institutions=(fast, calm))) as node:
+        with ThreadPoolExecutor(1) as flood:
+            begun = time.monotonic()
+            sent = flood.submit(dcmtk, "storescu", *TO_NODE, "-aet", "FAST", *node.address, *files)
+            wait_until(lambda: len(node.stored) >= 61)
+            aside = time.monotonic()
+            for path in files[:5]:
+                dcmtk("storescu", *TO_NODE, "-aet", "CALM", *node.address, path)
+            assert time.monotonic() - aside < 2.5
+            assert sent.result().startswith("exit 0")
+            assert time.monotonic() - begun > 2.5, "three beyond the sixty"
+        assert len(node.instances) == 63

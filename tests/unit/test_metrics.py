@@ -33,6 +33,7 @@ from dicom_node.domain.exam import Outcome
 from dicom_node.domain.job import Stage
 metrics.association_answered(Outcome.IGNORED)
 metrics.association_opened()
+metrics.answer_held_back(0.5)
 metrics.connection_cut(Outcome.IGNORED)
 metrics.cstore_answered(0xA700, received_bytes=100)
 metrics.stage_finished(Stage.INFER, "done", 0.2)
