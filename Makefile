@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH ?= yes
 
-.PHONY: help demo test bench viewer pixelmed lint lock peers clean
+.PHONY: help demo test bench viewer pixelmed lint lock sbom audit peers clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -49,6 +49,17 @@ lock: ## renew the lock files from pyproject.toml
 	$(BIN)/pip-compile -q --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url \
 		--no-emit-find-links --extra build --extra dev -c requirements.lock -o requirements-dev.lock \
 		pyproject.toml
+
+sbom: build/supply/installed ## what the node is made of, as CycloneDX: build/sbom.json
+	build/supply/bin/cyclonedx-py requirements --pyproject pyproject.toml --of JSON -o build/sbom.json requirements.lock
+
+audit: build/supply/installed ## known vulnerabilities of the locked dependencies; needs PyPI's own service
+	build/supply/bin/pip-audit --strict --disable-pip --require-hashes -r requirements.lock
+
+build/supply/installed:
+	$(PYTHON) -m venv build/supply
+	build/supply/bin/pip install -q pip-audit==2.10.1 cyclonedx-bom==7.5.0
+	@touch $@
 
 clean: ## remove the environment and what the demo left
 	rm -rf $(VENV) demo build *.egg-info

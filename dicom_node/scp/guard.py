@@ -17,16 +17,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket
 
 from dicom_node import metrics
 from dicom_node.logs import log
+from dicom_node.scp.incoming import IncomingFile, collected_in
 
 
 class Cut(StrEnum):
     """Why a connection was cut off; stable codes that an operator can count."""
 
     COMMAND_TOO_LARGE = "command_too_large"
+    MALFORMED_MESSAGE = "malformed_message"
     MESSAGE_TOO_LARGE = "message_too_large"
     NOT_DICOM = "not_dicom"
     NO_ASSOCIATION = "no_association"
@@ -158,6 +161,26 @@ class GuardedSocket(AssociationSocket):
         """The association waits for a request that will not come."""
         if not self.assoc.is_established:
             self.assoc.dul.to_user_queue.put(None)  # type: ignore[arg-type]
+
+
+def guard_messages(association: Association) -> list[IncomingFile]:
+    """Have messages that pynetdicom cannot read end in an A-ABORT instead of killing its reader.
+
+    Returns the files of data sets that were received and not yet handled; what stands there when
+    the association has ended is to be removed.
+    """
+    receive, files = association.dimse.receive_primitive, list[IncomingFile]()
+
+    def guarded(primitive: P_DATA) -> None:
+        try:
+            with collected_in(files):
+                receive(primitive)
+        except Exception:  # noqa: BLE001 hostile bytes raise anything in pydicom and pynetdicom
+            note_cut(association.requestor.address, Cut.MALFORMED_MESSAGE)
+            association.dul.event_queue.put("Evt19")  # PS3.8 9.2.2: an invalid PDU
+
+    association.dimse.receive_primitive = guarded  # type: ignore[method-assign]
+    return files
 
 
 def begins_association(connection: socket.socket, peer: str, seconds: float) -> bool:

@@ -1,9 +1,12 @@
-"""What pynetdicom writes a received data set to, so that a full disk is answered and not only
-felt."""
+"""What pynetdicom writes a received data set to: a full disk is answered and not only felt, and no
+file outlives its association."""
 
 from __future__ import annotations
 
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -13,11 +16,13 @@ class IncomingFile:
 
     Where the disk takes no more, the rest of the data set is dropped and ``lost`` is true: the
     handler then answers with a status. pynetdicom's own thread would die of the error and close
-    the connection without a word.
+    the connection without a word. The file belongs to the :func:`collected_in` of its thread.
     """
 
     def __init__(self, *, delete: bool, mode: str, suffix: str) -> None:
         self.lost = False
+        self._collection: list[IncomingFile] = getattr(_of_this_thread, "files", [])
+        self._collection.append(self)
         self.name = str(Path(tempfile.gettempdir()) / f"lost{suffix}")
         self._file: IO[bytes] | None = None
         try:
@@ -49,9 +54,30 @@ class IncomingFile:
                 self.lost = True
 
     def close(self) -> None:
-        """Close the file; it stays where it is."""
+        """Close the file; it stays where it is and belongs to whoever closed it."""
+        with suppress(ValueError):
+            self._collection.remove(self)
         if self._file is not None:
             try:
                 self._file.close()
             except OSError:
                 self.lost = True
+
+    def remove(self) -> None:
+        """Close the file and delete it."""
+        self.close()
+        with suppress(OSError):
+            Path(self.name).unlink()
+
+
+_of_this_thread = threading.local()
+
+
+@contextmanager
+def collected_in(files: list[IncomingFile]) -> Iterator[None]:
+    """What this thread makes meanwhile stands in ``files`` until it is closed."""
+    _of_this_thread.files = files
+    try:
+        yield
+    finally:
+        del _of_this_thread.files

@@ -15,7 +15,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from pynetdicom import AE, _config, dimse_messages, evt
@@ -30,6 +29,7 @@ from dicom_node.scp.guard import (
     Limits,
     WaitingRoom,
     begins_association,
+    guard_messages,
     note_cut,
     shake_hands,
 )
@@ -203,6 +203,7 @@ class Connection(RequestHandler):
 
     def _run(self) -> None:
         association = self._create_association()
+        files = guard_messages(association)
         association.bind(evt.EVT_DATA_SENT, _acknowledge_at_once, [self.request])
         association.bind(
             evt.EVT_ESTABLISHED, lambda _event: self.server.waiting_room.leave(self.request)
@@ -211,10 +212,9 @@ class Connection(RequestHandler):
         association.start()
         association.join()
         association.dul.join()
-        try:
-            remove_partials(association)
-        finally:
-            self.server.closed(association)
+        for file in list(files):
+            file.remove()
+        self.server.closed(association)
 
     def _create_association(self) -> Association:
         """pynetdicom's, on a socket with limits instead of its own."""
@@ -230,18 +230,3 @@ def _acknowledge_at_once(_event: evt.Event, connection: socket.socket) -> None:
     waits 40 ms within every small object."""
     with contextlib.suppress(OSError):  # the connection ended meanwhile
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-
-
-def remove_partials(association: Association) -> None:
-    """Delete the temporary files of an ended association: of the object that was being received and
-    of those that were received and not yet handled. pynetdicom leaves both behind."""
-    unfinished = association.dimse.message
-    files = [unfinished._data_set_file] if unfinished is not None else []
-    while not association.dimse.msg_queue.empty():
-        _, request = association.dimse.msg_queue.get_nowait()
-        files.append(getattr(request, "_dataset_file", None))
-    for file in files:
-        if file is not None:
-            file.close()
-            with contextlib.suppress(FileNotFoundError):
-                Path(file.name).unlink()
