@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH ?= yes
 
-.PHONY: help demo test bench viewer pixelmed lint lock sbom audit peers clean
+.PHONY: help demo test bench viewer pixelmed soak lint lock sbom audit peers clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -32,6 +32,9 @@ viewer: $(VENV)/dev.installed ## opens reports in OHIF in headless Chromium; ren
 pixelmed: $(VENV)/dev.installed ## PixelMed's validator on every kind of Structured Report
 	@bash .ci/peers pixelmed
 	$(BIN)/python -m pytest tests/integration/test_pixelmed.py -m pixelmed
+
+soak: $(VENV)/dev.installed peers ## ten minutes of good and bad peers: memory, threads, files must not grow; writes build/soak.png
+	$(BIN)/python -m pytest tests/faults/test_soak.py -m soak -s
 
 lint: $(VENV)/dev.installed ## ruff, mypy --strict and the import contracts
 	$(BIN)/ruff check .

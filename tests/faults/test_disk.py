@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import subprocess
 import urllib.error
@@ -16,6 +17,7 @@ from pynetdicom import AE
 
 from dicom_node.domain.job import JobState
 from tests.builders.dicom_files import hand_dataset, write_file
+from tests.integration.peers import RunningReceiver, file_system, running_receiver
 from tests.peers.node import Node, running_node, start_node, write_config
 
 CR_IMAGE = "1.2.840.10008.5.1.4.1.1.1"
@@ -117,3 +119,69 @@ def exams(node: Node) -> int:
     found = len(ledger.exams(limit=10))
     ledger.close()
     return found
+
+
+def send(receiver: RunningReceiver, path: Path) -> int:
+    """Status of the answer to one image."""
+    ae = AE("MODALITY")
+    ae.add_requested_context(CR_IMAGE, ExplicitVRLittleEndian)
+    association = ae.associate(*receiver.endpoint, ae_title="BONEAGE")
+    assert association.is_established
+    status: int = association.send_c_store(path).Status
+    association.release()
+    return status
+
+
+def test_a_disk_without_inodes_is_answered_and_recovers(tmp_path: Path) -> None:
+    files = [write_file(tmp_path / f"{n}.dcm", hand_dataset(side_pixels=16)) for n in range(40)]
+    with (
+        file_system(tmp_path / "disk", "size=50m,nr_inodes=300") as disk,
+        running_receiver(disk / "node") as node,
+    ):
+        sent = [send(node, path) for path in files]
+        stored = sent.count(0x0000)
+        assert 0 < stored < 40
+        assert set(sent) == {0x0000, 0xA700}
+        assert node.spool.usage_percent() < 90, "there is space, but no inode"
+        kept = next(node.spool.incoming.parent.glob("objects/*/*.dcm"))
+        kept.unlink()
+        assert send(node, files[-1]) == 0x0000
+        assert len(node.instances) == stored + 1
+
+
+def test_a_disk_that_becomes_read_only_is_answered_and_recovers(tmp_path: Path) -> None:
+    first, second = (write_file(tmp_path / f"{n}.dcm", hand_dataset()) for n in range(2))
+    with (
+        file_system(tmp_path / "disk", "size=50m") as disk,
+        running_receiver(disk / "node") as node,
+    ):
+        assert send(node, first) == 0x0000
+        spool = node.spool.incoming.parent
+        subprocess.run(["mount", "--bind", spool, spool], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", spool], check=True)
+        try:
+            assert send(node, second) == 0xA700
+        finally:
+            subprocess.run(["umount", "--lazy", spool], check=True)
+        assert send(node, second) == 0x0000
+
+
+def test_a_receiver_without_descriptors_goes_on_when_there_are_some(tmp_path: Path) -> None:
+    write_config(tmp_path / "node", [])
+    path = write_file(tmp_path / "hand.dcm", hand_dataset())
+    with running_node(tmp_path / "node") as node:
+        pid = receiver(node)
+        limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        opened = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+        first_free = min(set(range(len(opened) + 1)) - opened)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (first_free, limits[1]))
+        ae = AE("MODALITY")
+        ae.acse_timeout = ae.network_timeout = 3
+        ae.add_requested_context(CR_IMAGE, ExplicitVRLittleEndian)
+        refused = ae.associate("127.0.0.1", node.note["port"], ae_title="BONEAGE")
+        assert not refused.is_established
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+        association = ae.associate("127.0.0.1", node.note["port"], ae_title="BONEAGE")
+        assert association.send_c_store(path).Status == 0x0000
+        association.release()
+        assert receiver(node) == pid, "it never died of it"

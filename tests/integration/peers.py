@@ -106,6 +106,20 @@ class RunningReceiver:
 
 
 @contextmanager
+def file_system(folder: Path, options: str) -> Iterator[Path]:
+    """A file system in memory, mounted at ``folder`` with tmpfs options; skips where that is not
+    allowed."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("only root can mount a file system")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@contextmanager
 def running_receiver(
     folder: Path,
     *,

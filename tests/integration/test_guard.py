@@ -7,7 +7,6 @@ import contextlib
 import resource
 import socket
 import struct
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -32,7 +31,13 @@ from dicom_node.scp import guard
 from dicom_node.scp.guard import Cut
 from dicom_node.settings import ReceiveSettings, Settings
 from tests.builders.dicom_files import hand_dataset, write_file
-from tests.integration.peers import RunningReceiver, dcmtk, running_receiver, wait_until
+from tests.integration.peers import (
+    RunningReceiver,
+    dcmtk,
+    file_system,
+    running_receiver,
+    wait_until,
+)
 
 TO_NODE = ("-aec", "BONEAGE")
 CR_IMAGE = "1.2.840.10008.5.1.4.1.1.1"
@@ -328,15 +333,8 @@ def test_what_a_peer_sends_ahead_waits_with_the_peer(
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 4 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip("only root can mount a small file system")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
+    with file_system(tmp_path / "disk", "size=4m") as folder:
+        yield folder
 
 
 def test_a_disk_that_fills_up_within_an_object_is_answered_and_recovers(
