@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from dicom_node.domain.breaker import Breaker
-from dicom_node.domain.errors import Fault, Transient
+from dicom_node.domain.errors import Fault, NodeError
 from dicom_node.domain.job import Job
 from dicom_node.logs import log
 from dicom_node.metrics import destination_silent
@@ -40,17 +40,21 @@ class Lane:
         """Run one job(DELIVER). Raises what it raises."""
         try:
             self._deliver(job)
-        except Transient as error:
-            if error.fault is not Fault.DESTINATION_UNAVAILABLE:
-                raise
-            if self._breaker.unanswered(self._now()):
-                log("destination_silent", destination=self._destination)
-                destination_silent(self._destination, silent=True)
+        except NodeError as error:
+            self._note(error.fault)
             raise
         self._breaker.answered()
 
+    def _note(self, fault: Fault) -> None:
+        if fault in {Fault.DESTINATION_BUSY, Fault.DESTINATION_REFUSED}:
+            self._breaker.answered()
+        elif fault is Fault.DESTINATION_UNAVAILABLE and self._breaker.unanswered(self._now()):
+            log("destination_silent", destination=self._destination)
+            destination_silent(self._destination, silent=True)
+
     def may_send(self) -> bool:
-        """Whether deliveries may go out; asks the destination when that is due."""
+        """Whether deliveries may go out; asks the destination when that is due. Raises
+        ``Transient`` (STORAGE_UNAVAILABLE); the destination is then asked again."""
         if not self._breaker.is_open:
             return True
         if not self._breaker.probe_due(self._now()):
@@ -58,8 +62,8 @@ class Lane:
         if not self._probe():
             self._breaker.unanswered(self._now())
             return False
-        self._breaker.answered()
         hurried = self._ledger.hurry(self._destination)
+        self._breaker.answered()
         log("destination_returned", destination=self._destination, count=hurried)
         destination_silent(self._destination, silent=False)
         return True

@@ -144,7 +144,10 @@ EVENTS: Mapping[str, Event] = {
     "exam_assessed": _event("info", "the model gave a bone age", "exam_id", "model"),
     "report_built": _event("info", "the report's objects are encoded and kept", "exam_id", "count"),
     "picture_not_drawn": _event(
-        "error", "a report goes without its picture and its page", "error"
+        "error", "the picture and the page of a report could not be drawn", "error"
+    ),
+    "picture_missing": _event(
+        "error", "a report goes without its picture and its page", "exam_id"
     ),
     "delivery_stored": _event(
         "info", "a destination has a report object", "exam_id", "job_id", "destination", "status"

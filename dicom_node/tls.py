@@ -28,6 +28,7 @@ class Certificates:
     def __init__(self, *, certificate: Path, key: Path, ca: Path) -> None:
         self._certificate, self._key, self._ca = certificate, key, ca
         self._contexts: dict[ssl.Purpose, tuple[object, ssl.SSLContext]] = {}
+        self._unusable: dict[ssl.Purpose, object] = {}
         self._lock = threading.Lock()
 
     def server(self) -> ssl.SSLContext:
@@ -63,8 +64,9 @@ class Certificates:
             try:
                 state = [path.stat() for path in (self._certificate, self._key, self._ca)]
                 version = [(found.st_mtime_ns, found.st_ino, found.st_size) for found in state]
-                if known is not None and known[0] == version:
+                if known is not None and version in (known[0], self._unusable.get(purpose)):
                     return known[1]
+                self._unusable[purpose] = version
                 context = self._load(purpose)
             except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
                 if known is None:

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.decode import MAX_PIXELS, UnreadablePixels, decode
-from inference.prediction import Rejection
+from inference.prediction import EngineFailed, Rejection
 
 MAX_SECONDS = 20.0
 MAX_BYTES = 3 * 1024**3
@@ -68,7 +68,8 @@ class DecodingProcess:
 
     def decode(self, path: Path) -> NDArray[np.float32]:
         """As :func:`inference.decode.decode`. Raises :class:`DecodingStopped` when it took too
-        long or the process crashed over this file for the third time."""
+        long or the process crashed over this file for the third time, :class:`EngineFailed` when
+        the process does not start: that is no fault of the file."""
         with self._lock:
             for _ in range(MAX_CRASHES):
                 reply = self._ask(path)
@@ -114,15 +115,20 @@ class _Child:
     def __init__(self, pixels: int, max_bytes: int) -> None:
         replies, theirs = os.pipe()
         numbers = map(str, (theirs, pixels, max_bytes))
-        self._process = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-P", "-m", "inference.decoding_process", *numbers],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,  # codecs print what they like
-            stderr=subprocess.DEVNULL,
-            pass_fds=(theirs, pixels),
-            env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-        )
-        os.close(theirs)
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - our own module
+                [sys.executable, "-P", "-m", "inference.decoding_process", *numbers],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,  # codecs print what they like
+                stderr=subprocess.DEVNULL,
+                pass_fds=(theirs, pixels),
+                env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            )
+        except OSError as error:
+            os.close(replies)
+            raise EngineFailed(f"the decoding process does not start: {error.strerror}") from None
+        finally:
+            os.close(theirs)
         self._replies = os.fdopen(replies, "rb")
         self._greeted = False
         self.alive = True
@@ -131,9 +137,7 @@ class _Child:
         """Raises ``BrokenPipeError`` or ``EOFError`` when the process has died, ``TimeoutError``
         when it does not answer in time."""
         try:
-            if not self._greeted:
-                self._reply(_START_SECONDS)
-                self._greeted = True
+            self._greet()
             assert self._process.stdin is not None
             self._process.stdin.write(json.dumps(str(path)).encode() + b"\n")
             self._process.stdin.flush()
@@ -141,6 +145,16 @@ class _Child:
         except (BrokenPipeError, EOFError):
             self.end()
             raise
+
+    def _greet(self) -> None:
+        if self._greeted:
+            return
+        try:
+            self._reply(_START_SECONDS)
+        except (EOFError, TimeoutError):
+            self.end()
+            raise EngineFailed("the decoding process does not start") from None
+        self._greeted = True
 
     def end(self) -> None:
         """Kill the process, if it is still there."""

@@ -27,7 +27,7 @@ from dicom_node.domain.assessment import (
     PriorResult,
     Saliency,
 )
-from dicom_node.domain.delivery import PreviousReport, ReportKind, ReportObject
+from dicom_node.domain.delivery import DRAWN, PreviousReport, ReportKind, ReportObject
 from dicom_node.domain.eligibility import CR_IMAGE_STORAGE, PRODUCT_NAME, Reason
 from dicom_node.domain.errors import Fault, Permanent
 from dicom_node.logs import log
@@ -74,7 +74,6 @@ _UNREADABLE = (
 _UNBUILDABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
-_DRAWN = frozenset({ReportKind.CAPTURE, ReportKind.PDF})
 _FOUND_IN_PIXELS = ANALYSIS_FAILURES - {Reason.PIXELS_UNREADABLE}
 """Reasons of images that were decoded: others may be broken or huge, and are not drawn."""
 
@@ -171,7 +170,7 @@ class SrReporter:
         """All wanted objects; what is drawn may be missing where something is written."""
         kinds = _kinds(request)
         written = _documents(source, content, kinds)
-        if not _DRAWN & kinds:
+        if not DRAWN & kinds:
             return written
         try:
             return (*written, *_drawn(source, content, kinds, self._shown(request)))
@@ -327,7 +326,7 @@ def _drawn(
     pixels: NDArray[np.uint8] | None,
 ) -> Iterator[ReportObject]:
     """The objects that show the radiograph, which is drawn once for both."""
-    if not _DRAWN & kinds:  # nothing to import
+    if not DRAWN & kinds:  # nothing to import
         return
     from sr_templates.capture import build_capture
     from sr_templates.pdf import build_pdf

@@ -101,7 +101,9 @@ class DiskSpool:
             raise
 
     def _refuse_after_failure(self) -> None:
-        if self._failed or self._failed_mark.exists():
+        with _storage_errors():
+            failed = self._failed or self._failed_mark.exists()
+        if failed:
             raise Transient(
                 Fault.STORAGE_UNAVAILABLE,
                 "the disk failed to make an object durable: nothing is received any more; check "

@@ -32,6 +32,9 @@ class ReportKind(StrEnum):
     """Encapsulated PDF: the picture and the text on one page."""
 
 
+DRAWN = frozenset({ReportKind.CAPTURE, ReportKind.PDF})
+"""What shows the radiograph; the others are words and numbers."""
+
 _COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
 _COMPREHENSIVE_SR = "1.2.840.10008.5.1.4.1.1.88.33"
 _ENHANCED_SR = "1.2.840.10008.5.1.4.1.1.88.22"

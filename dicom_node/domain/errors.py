@@ -22,6 +22,7 @@ class Fault(StrEnum):
     LEASE_LOST = "lease_lost"
     OBJECT_TOO_LARGE = "object_too_large"
     OPERATOR = "operator"
+    PICTURE_NOT_DRAWN = "picture_not_drawn"
     PREDICTION_INVALID = "prediction_invalid"
     PREDICTOR_UNAVAILABLE = "predictor_unavailable"
     REPORT_INVALID = "report_invalid"

@@ -121,6 +121,9 @@ class GuardedSocket(AssociationSocket):
                     count = self.socket.recv_into(view[at:])
                 except TimeoutError:
                     count = -1
+                except OSError:
+                    self._wake()
+                    raise
                 if count == 0:
                     self._wake()
                     break
@@ -175,12 +178,29 @@ def guard_messages(association: Association) -> list[IncomingFile]:
         try:
             with collected_in(files):
                 receive(primitive)
+            if not all(
+                _is_request(waiting) for _, waiting in list(association.dimse.msg_queue.queue)
+            ):
+                raise LimitExceeded(Cut.MALFORMED_MESSAGE)
         except Exception:  # noqa: BLE001 hostile bytes raise anything in pydicom and pynetdicom
             note_cut(association.requestor.address, Cut.MALFORMED_MESSAGE)
             association.dul.event_queue.put("Evt19")  # PS3.8 9.2.2: an invalid PDU
 
     association.dimse.receive_primitive = guarded  # type: ignore[method-assign]
     return files
+
+
+def has_no_peer(association: Association) -> bool:
+    """Whether an association still waits for a request on a connection that has ended."""
+    if association.is_established or not association._started_dul:
+        return False
+    connection = association.dul.socket
+    return not association.dul.is_alive() or connection is None or connection.socket is None
+
+
+def _is_request(message: object) -> bool:
+    """What is no valid request is never handled: pynetdicom drops it, but not its file."""
+    return bool(getattr(message, "is_valid_request", False))
 
 
 def begins_association(connection: socket.socket, peer: str, seconds: float) -> bool:
@@ -205,30 +225,33 @@ class _Waiting:
     silent: bool = True
 
 
-def shake_hands(
-    connection: socket.socket, context: ssl.SSLContext, peer: str, seconds: float
-) -> ssl.SSLSocket | None:
-    """TLS on an accepted connection, which the result then owns; None when the handshake fails.
-
-    In the connection's own thread: a silent peer delays nobody else.
-    """
+def secured(
+    connection: socket.socket, context: ssl.SSLContext, room: WaitingRoom, seconds: float
+) -> ssl.SSLSocket:
+    """TLS on an accepted connection, which the result owns from now on, before the handshake: its
+    place goes over to the result. Raises ``OSError`` when the peer has gone."""
     connection.settimeout(seconds)
-    secured = None
+    tls = context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+    room.hand_over(connection, tls)
+    return tls
+
+
+def shakes_hands(tls: ssl.SSLSocket, peer: str) -> bool:
+    """Whether the handshake succeeds, in the connection's own thread: a silent peer delays nobody
+    else."""
     try:
-        secured = context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
-        secured.do_handshake()
+        tls.do_handshake()
     except OSError:  # ssl.SSLError too
         note_cut(peer, Cut.NO_TLS)
-        (secured or connection).close()
-        return None
-    return secured
+        return False
+    return True
 
 
 class WaitingRoom:
     """Connections that have no association yet: so many in all, so many of one peer.
 
     A full room makes place by turning out the connection that has been silent for longest, of the
-    peer that has most: who only connects keeps nobody out.
+    peer that has most among those with a silent one: who only connects keeps nobody out.
     """
 
     def __init__(self, *, places: int, places_of_peer: int) -> None:
@@ -241,12 +264,12 @@ class WaitingRoom:
         with self._lock:
             counts = Counter(waiting.peer for waiting in self._waiting.values())
             if counts[peer] >= self._places_of_peer:
-                crowded: str | None = peer
+                crowded = [peer]
             elif counts.total() >= self._places:
-                crowded = counts.most_common(1)[0][0]
+                crowded = [name for name, _ in counts.most_common()]
             else:
-                crowded = None
-            if crowded is not None and not self._turn_out(crowded):
+                crowded = []
+            if crowded and not any(self._turn_out(name) for name in crowded):
                 return False
             self._waiting[connection] = _Waiting(peer)
         return True
@@ -257,12 +280,14 @@ class WaitingRoom:
             if connection in self._waiting:
                 self._waiting[connection].silent = False
 
-    def secured(self, connection: socket.socket, tls: socket.socket) -> None:
-        """The peer has shown its certificate: its place is now that of the TLS socket."""
+    def hand_over(self, connection: socket.socket, tls: socket.socket) -> None:
+        """The place of a connection is now that of the TLS socket that owns its descriptor."""
         with self._lock:
             waiting = self._waiting.pop(connection, None)
-            if waiting is not None:
-                waiting.silent = False
+            if waiting is None:  # turned out meanwhile
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(tls, socket.SHUT_RDWR)
+            else:
                 self._waiting[tls] = waiting
 
     def leave(self, connection: socket.socket) -> None:
@@ -274,8 +299,8 @@ class WaitingRoom:
         for connection, waiting in self._waiting.items():  # oldest first
             if waiting.peer == peer and waiting.silent:
                 del self._waiting[connection]
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+                with contextlib.suppress(OSError):  # of the descriptor, not of TLS upon it
+                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
                 note_cut(peer, Cut.NO_ASSOCIATION)
                 return True
         return False

@@ -10,18 +10,28 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+MAX_FILES = 4
+"""Of one association: one in the handler, two that wait for it, one being received."""
+
+
+class TooManyFiles(Exception):
+    """A peer begins data sets that it does not end, or that nobody may handle."""
+
 
 class IncomingFile:
     """Stands for ``tempfile.NamedTemporaryFile`` in pynetdicom's receiving code.
 
     Where the disk takes no more, the rest of the data set is dropped and ``lost`` is true: the
     handler then answers with a status. pynetdicom's own thread would die of the error and close
-    the connection without a word. The file belongs to the :func:`collected_in` of its thread.
+    the connection without a word. The file belongs to the :func:`collected_in` of its thread, which
+    holds so many; more raise :class:`TooManyFiles`.
     """
 
     def __init__(self, *, delete: bool, mode: str, suffix: str) -> None:
         self.lost = False
         self._collection: list[IncomingFile] = getattr(_of_this_thread, "files", [])
+        if len(self._collection) >= MAX_FILES:
+            raise TooManyFiles
         self._collection.append(self)
         self.name = str(Path(tempfile.gettempdir()) / f"lost{suffix}")
         self._file: IO[bytes] | None = None

@@ -30,8 +30,10 @@ from dicom_node.scp.guard import (
     WaitingRoom,
     begins_association,
     guard_messages,
+    has_no_peer,
     note_cut,
-    shake_hands,
+    secured,
+    shakes_hands,
 )
 from dicom_node.scp.incoming import IncomingFile
 from dicom_node.tls import ContextSource
@@ -42,6 +44,7 @@ _BUSY = bytes.fromhex("03 00 00000004 00 02 03 02")
 _LINGER_SECONDS = 1.0
 _MAX_TURNED_AWAY = 64
 _HANDSHAKE_SECONDS = 5.0
+_LOOK_SECONDS = 1.0
 _POLL_SECONDS = 0.1
 _UNLIMITED = 100_000
 _KEEPALIVE = (
@@ -193,13 +196,9 @@ class Connection(RequestHandler):
         peer, tls = str(self.client_address[0]), self.server.tls
         if tls is None:
             return begins_association(self.request, peer, float(self.ae.acse_timeout or 0))
-        plain = self.request
-        secured = shake_hands(plain, tls(), peer, _HANDSHAKE_SECONDS)
-        if secured is None:
-            return False
-        self.server.waiting_room.secured(plain, secured)
-        self.request = secured
-        return True
+        room = self.server.waiting_room
+        self.request = secured(self.request, tls(), room, _HANDSHAKE_SECONDS)
+        return shakes_hands(self.request, peer)
 
     def _run(self) -> None:
         association = self._create_association()
@@ -210,7 +209,11 @@ class Connection(RequestHandler):
         )
         evt.trigger(association, evt.EVT_CONN_OPEN, {"address": self.client_address})
         association.start()
-        association.join()
+        while association.is_alive():
+            association.join(_LOOK_SECONDS)
+            if has_no_peer(association):
+                association.dul.to_user_queue.put(None)  # type: ignore[arg-type]  # it wakes up
+                association.join()
         association.dul.join()
         for file in list(files):
             file.remove()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping
 
 from dicom_node.domain.delivery import (
+    DRAWN,
     Answer,
     Delivery,
     ReportKind,
@@ -54,6 +55,12 @@ class Deliver:
                     refusals.append(refusal)
         if refusals:
             raise refusals[0]
+        if not wanted and all(kind not in kinds for kind in set(ReportKind) - DRAWN):
+            raise Permanent(
+                Fault.PICTURE_NOT_DRAWN,
+                f"destination {job.destination} takes pictures only, and this report has none: "
+                f"`dicom-node exam reassess {job.exam_id}` draws it again",
+            )
         if wanted and not arrived:
             raise Permanent(
                 Fault.DESTINATION_REFUSED,

@@ -12,13 +12,15 @@ from dicom_node.domain.assessment import (
     ReferenceTable,
     assess,
 )
-from dicom_node.domain.delivery import PreviousReport, ReportKind, ReportObject
+from dicom_node.domain.delivery import DRAWN, PreviousReport, ReportKind, ReportObject
 from dicom_node.domain.eligibility import Reason
-from dicom_node.domain.errors import Fault, Permanent
+from dicom_node.domain.errors import Fault, Permanent, Transient
 from dicom_node.domain.exam import Exam, Outcome
 from dicom_node.domain.job import Job
 from dicom_node.logs import log
 from dicom_node.ports import Eligibility, Ledger, Reporter, ReportRequest, Spool
+
+_ATTEMPTS_TO_DRAW = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +99,20 @@ class Report:
             keep_character_set=route.keep_character_set,
         )
         objects = self._reporter.build(request)
+        self._require_pictures(job, route, objects)
         revision = _revision(objects, previous)
         self._ledger.complete_report(job, objects, route.destinations, revision=revision)
         log("report_built", exam_id=exam.exam_id, count=len(objects))
+
+    def _require_pictures(self, job: Job, route: Route, objects: tuple[ReportObject, ...]) -> None:
+        """A passing failure to draw costs seconds, a lasting one the picture, not the report."""
+        if route.kinds & DRAWN <= {made.kind for made in objects}:
+            return
+        if job.attempt < _ATTEMPTS_TO_DRAW:
+            raise Transient(
+                Fault.PICTURE_NOT_DRAWN, f"exam {job.exam_id}: its picture could not be drawn"
+            )
+        log("picture_missing", exam_id=job.exam_id)
 
     def _finding(self, exam: Exam) -> Assessment | Reason:
         if exam.outcome is Outcome.NOT_ASSESSED and exam.reason:

@@ -207,6 +207,17 @@ def test_after_a_failed_fsync_nothing_is_kept_until_a_restart(
     assert restarted.keep(received(restarted)).size_bytes == len(dicom_file())
 
 
+def test_a_disk_that_does_not_answer_at_all_is_a_storage_error(
+    spool: DiskSpool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partial = received(spool)
+    monkeypatch.setattr(Path, "stat", fail)
+    for look in (spool.usage_percent, lambda: spool.keep(partial)):
+        with pytest.raises(Transient) as caught:
+            look()
+        assert caught.value.fault is Fault.STORAGE_UNAVAILABLE
+
+
 def test_a_partial_that_vanished_is_a_storage_error(spool: DiskSpool) -> None:
     with pytest.raises(Transient):
         spool.keep(spool.incoming / "gone.part")

@@ -59,6 +59,9 @@ class Node:
     reports_not_assessed: bool = True
     institution_is_known: bool = True
     kinds: tuple[ReportKind, ...] = tuple(ReportKind)
+    """What the destination takes."""
+    wishes: frozenset[ReportKind] = frozenset({ReportKind.MEASUREMENTS, ReportKind.NARRATIVE})
+    """What the institution wants."""
     finished: list[Stage] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -68,7 +71,7 @@ class Node:
             language="en",
             destinations=("pacs",),
             report_not_assessed=self.reports_not_assessed,
-            kinds=frozenset(self.kinds),
+            kinds=self.wishes,
             keep_character_set=False,
         )
         self.work = self._worker(

@@ -28,7 +28,7 @@ from pynetdicom.presentation import build_context
 
 from dicom_node import metrics
 from dicom_node.scp import guard
-from dicom_node.scp.guard import Cut
+from dicom_node.scp.guard import Cut, WaitingRoom
 from dicom_node.settings import ReceiveSettings, Settings
 from tests.builders.dicom_files import hand_dataset, write_file
 from tests.integration.peers import (
@@ -374,6 +374,66 @@ def test_a_disk_that_is_nearly_full_is_answered_on_open_associations_and_recover
         association.release()
         assert "Success" in echo(node)
         assert len(node.instances) == 2
+
+
+def test_commands_that_begin_one_object_after_another_take_no_descriptors(
+    node: RunningReceiver, cut: list[Cut]
+) -> None:
+    """One PDU may hold as many last fragments of a command as fit, each opening a file."""
+    last = struct.pack(">L", 2) + bytes([1, 0b11])
+    with associated(node) as connection:
+        connection.sendall(p_data(store_command(), command=True, last=True))
+        many = last * 1500
+        connection.sendall(struct.pack(">BxL", 0x04, len(many)) + many)
+        assert read_pdu(connection)[0] == 0x07
+    assert cut == [Cut.MALFORMED_MESSAGE]
+    wait_until(lambda: node.incoming == [])
+
+
+def test_a_request_that_would_never_be_handled_is_cut(
+    node: RunningReceiver, cut: list[Cut]
+) -> None:
+    """Without a Message ID pynetdicom drops a C-STORE-RQ, but not its file."""
+    command = store_command()
+    at = command.index(struct.pack("<HHL", 0, 0x0110, 2))
+    without = struct.pack("<HHLL", 0, 0, 4, len(command) - 12 - 10) + command[12:at]
+    without += command[at + 10 :]
+    with associated(node) as connection, contextlib.suppress(OSError):
+        for _ in range(50):
+            connection.sendall(p_data(without, command=True, last=True))
+            connection.sendall(p_data(b"x" * 100, command=False, last=True))
+        assert read_pdu(connection)[0] in {0x07, 0}
+    assert cut[:1] == [Cut.MALFORMED_MESSAGE]
+    wait_until(lambda: node.incoming == [])
+
+
+def test_who_only_connects_keeps_nobody_out() -> None:
+    """Also where those with most connections speak and the silent ones come from everywhere."""
+    pairs = [socket.socketpair() for _ in range(41)]
+    room = WaitingRoom(places=40, places_of_peer=8)
+    try:
+        for number, (mine, _) in enumerate(pairs[:40]):
+            assert room.enter(mine, "speaks" if number < 2 else f"silent {number}")
+        for mine, _ in pairs[:2]:
+            room.speaks(mine)
+        assert room.enter(pairs[40][0], "honest")
+        assert pairs[2][1].recv(1) == b"", "the oldest silent one was turned out"
+        for mine, _ in pairs[3:]:
+            room.speaks(mine)
+        assert not room.enter(pairs[2][0], "late")
+    finally:
+        for pair in pairs:
+            for end in pair:
+                end.close()
+
+
+def test_places_are_free_as_soon_as_their_peers_have_gone(node: RunningReceiver) -> None:
+    for sent in (b"\x01", request()[:50], struct.pack(">BxL", 0x01, 68) + bytes(68)):
+        connection = connect(node)
+        connection.sendall(sent)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+    wait_until(lambda: not node.receiver._listeners[0].waiting_room._waiting, seconds=1.9)
 
 
 def abort() -> bytes:

@@ -16,7 +16,7 @@ import pytest
 from dicom_node.adapters.reporter import SrReporter
 from dicom_node.domain.delivery import ReportKind
 from dicom_node.domain.eligibility import Reason
-from tests.builders.reports import assessment, previous, radiograph, request_for
+from tests.builders.reports import assessment, previous, prior, radiograph, request_for
 
 pytestmark = [pytest.mark.pixelmed, pytest.mark.timeout(1200)]
 
@@ -43,7 +43,9 @@ def complaints(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("language", ["pt-BR", "en"])
-@pytest.mark.parametrize("finding", [assessment(), Reason.INDETERMINATE], ids=["age", "none"])
+@pytest.mark.parametrize(
+    "finding", [assessment(priors=(prior(113.0),)), Reason.INDETERMINATE], ids=["age", "none"]
+)
 def test_pixelmed_says_what_the_allow_list_allows(
     tmp_path: Path, finding: object, language: str
 ) -> None:

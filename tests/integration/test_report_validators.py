@@ -9,8 +9,8 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from dicom_node.domain.assessment import (
     ModelIdentity,
     Note,
     Prediction,
+    PriorResult,
     Saliency,
     assess,
 )
@@ -125,6 +126,16 @@ def cases() -> Iterator[tuple[Dataset, Assessment | Reason, str]]:
         yield complete_source(), finding(laterality=laterality), "en"
     for reason in Reason:
         yield complete_source(), reason, "pt-BR"
+    newer = ModelIdentity(name="boneage-test", version="1.3.0", sha256="ef" * 32)
+    for model in (finding().prediction.model, newer):
+        earlier = PriorResult(
+            study_date=date(2021, 7, 1),
+            chronological_age_months=138.0,
+            bone_age_months=113.0,
+            model=model,
+        )
+        compared = replace(finding(), study_date=date(2022, 7, 1), priors=(earlier,))
+        yield complete_source(), compared, "pt-BR"
     yield source(), finding(), "pt-BR"
     yield source(PatientSex="F", PatientName="MÃE"), Reason.SEX_MISSING, "en"
 

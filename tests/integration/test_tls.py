@@ -6,6 +6,7 @@ from __future__ import annotations
 import shutil
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -203,9 +204,23 @@ def test_silent_connections_to_the_secure_port_hold_nobody_up(
         connection.close()
 
 
-def test_a_renewed_certificate_is_used_without_a_restart_and_a_broken_one_is_not(
-    authority: Authority, own: Certificate, tmp_path: Path
+def test_silent_connections_to_the_secure_port_take_few_threads(
+    secured: Secured, cut: list[Cut]
 ) -> None:
+    before = threading.active_count()
+    silent = [socket.create_connection(("127.0.0.1", secured.port)) for _ in range(100)]
+    time.sleep(1)
+    assert threading.active_count() - before <= 12
+    for connection in silent:
+        connection.close()
+    assert Cut.NO_ASSOCIATION in cut
+
+
+def test_a_renewed_certificate_is_used_without_a_restart_and_a_broken_one_is_not(
+    authority: Authority, own: Certificate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    monkeypatch.setattr("dicom_node.tls.log", lambda event, **_: events.append(event))
     mine = Certificate(certificate=tmp_path / "own.crt", key=tmp_path / "own.key")
     shutil.copy(own.certificate, mine.certificate)
     shutil.copy(own.key, mine.key)
@@ -214,6 +229,8 @@ def test_a_renewed_certificate_is_used_without_a_restart_and_a_broken_one_is_not
     assert held.server() is first
     mine.certificate.write_text("no certificate")
     assert held.server() is first, "what was read before goes on"
+    assert [held.server() for _ in range(5)] == [first] * 5
+    assert events == ["certificates_not_renewed"], "said once"
     renewed = authority.sign("node.example", file="renewed")
     shutil.copy(renewed.certificate, mine.certificate)
     assert held.server() is first, "the key does not belong to it yet"

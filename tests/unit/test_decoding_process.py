@@ -16,7 +16,7 @@ import pytest
 
 from inference.decode import UnreadablePixels, decode
 from inference.decoding_process import MAX_CRASHES, DecodingProcess, DecodingStopped
-from inference.prediction import Rejection
+from inference.prediction import EngineFailed, Rejection
 from tests.builders.dicom_files import hand_dataset, write_file
 
 
@@ -156,3 +156,18 @@ def cmdline(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
+
+
+@pytest.mark.parametrize("interpreter", ["/bin/false", "/nowhere/python"])
+def test_a_process_that_does_not_start_is_no_fault_of_the_file(
+    image: Path, monkeypatch: pytest.MonkeyPatch, interpreter: str
+) -> None:
+    process = DecodingProcess()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", interpreter)
+        for _ in range(3):
+            with pytest.raises(EngineFailed, match="does not start"):
+                process.decode(image)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert np.array_equal(process.decode(image), decode(image))

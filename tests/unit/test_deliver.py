@@ -79,3 +79,27 @@ def test_an_object_that_arrived_before_is_enough() -> None:
     node.clock.advance(3600)
     node.run()
     assert node.finished[-1] is Stage.DELIVER
+
+
+def test_a_report_without_its_picture_waits_for_it_and_then_goes_without() -> None:
+    """The reporter on fakes draws nothing."""
+    wishes = frozenset({ReportKind.MEASUREMENTS, ReportKind.NARRATIVE, ReportKind.CAPTURE})
+    node = Node(wishes=wishes)
+    node.receive("hand")
+    for expected in (0, 0, 2):
+        node.run()
+        assert len(node.sender.sent) == expected
+        node.clock.advance(60)
+    assert len(node.reporter.requests) == 3
+    assert node.jobs(JobState.PARKED) == []
+
+
+def test_a_destination_of_pictures_only_does_not_end_without_one() -> None:
+    node = Node(kinds=(ReportKind.CAPTURE,), wishes=frozenset(ReportKind))
+    node.receive("hand")
+    for _ in range(4):
+        node.run()
+        node.clock.advance(60)
+    [parked] = node.jobs(JobState.PARKED)
+    assert parked.stage is Stage.DELIVER
+    assert parked.fault is Fault.PICTURE_NOT_DRAWN

@@ -147,3 +147,37 @@ def test_what_waited_is_due_at_once_oldest_first() -> None:
     assert site.ledger.hurry("pacs") == 2
     due = site.ledger.claim([Stage.DELIVER], owner="lane", lease_seconds=60, limit=5)
     assert [job.job_id for job in due] == [jobs[0].job_id, jobs[2].job_id]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Transient(Fault.DESTINATION_BUSY, "out of resources"),
+        Permanent(Fault.DESTINATION_REFUSED, "never"),
+    ],
+)
+def test_a_refusal_is_an_answer(answer: Exception) -> None:
+    site = Site()
+    site.fail(GONE, FAILURES_TO_OPEN - 1)
+    job = site.ledger.jobs[1]
+    for error in (answer, GONE):
+        site.errors = [error]
+        with pytest.raises(type(error)):
+            site.lane(job)
+    assert site.lane.may_send()
+
+
+def test_a_ledger_that_fails_leaves_it_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site(is_there=True)
+    site.fail(GONE, FAILURES_TO_OPEN)
+    site.seconds = 11.0
+
+    def fail(_: str) -> int:
+        raise Transient(Fault.STORAGE_UNAVAILABLE, "the ledger is locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(site.ledger, "hurry", fail)
+        with pytest.raises(Transient):
+            site.lane.may_send()
+    assert site.lane.may_send()
+    assert site.probes == 2
