@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import P_DATA
@@ -163,7 +164,7 @@ class GuardedSocket(AssociationSocket):
     def _wake(self) -> None:
         """The association waits for a request that will not come."""
         if not self.assoc.is_established:
-            self.assoc.dul.to_user_queue.put(None)  # type: ignore[arg-type]
+            wake(self.assoc)
 
 
 def guard_messages(association: Association) -> list[IncomingFile]:
@@ -188,6 +189,12 @@ def guard_messages(association: Association) -> list[IncomingFile]:
 
     association.dimse.receive_primitive = guarded  # type: ignore[method-assign]
     return files
+
+
+def wake(association: Association) -> None:
+    """End the wait for a request that will not come: pynetdicom takes None for its time-out."""
+    waits_at: Any = association.dul.to_user_queue
+    waits_at.put(None)
 
 
 def has_no_peer(association: Association) -> bool:

@@ -34,6 +34,7 @@ from dicom_node.scp.guard import (
     note_cut,
     secured,
     shakes_hands,
+    wake,
 )
 from dicom_node.scp.incoming import IncomingFile
 from dicom_node.tls import ContextSource
@@ -212,7 +213,7 @@ class Connection(RequestHandler):
         while association.is_alive():
             association.join(_LOOK_SECONDS)
             if has_no_peer(association):
-                association.dul.to_user_queue.put(None)  # type: ignore[arg-type]  # it wakes up
+                wake(association)
                 association.join()
         association.dul.join()
         for file in list(files):
