@@ -126,7 +126,8 @@ EVENTS: Mapping[str, Event] = {
         "info", "a sender may store", "peer", "ae_title", "institution"
     ),
     "association_rejected": _event(
-        "warning", "a peer may not store", "peer", "ae_title", "institution", "reason"
+        "warning", "a peer may not store; said once a minute for a peer and a reason",
+        "peer", "ae_title", "institution", "reason",
     ),
     "instance_stored": _event(
         "info", "an object is durable and was acknowledged",

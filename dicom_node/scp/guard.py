@@ -315,16 +315,23 @@ class WaitingRoom:
 
 _QUIET_SECONDS = 60.0
 _MAX_REMEMBERED = 1000
-_told: dict[tuple[str, Cut], float] = {}
+_told: dict[tuple[str, StrEnum], float] = {}
 
 
-def note_cut(peer: str, why: Cut) -> None:
-    """Count a cut connection; a peer is named in the log once a minute for each reason."""
-    metrics.connection_cut(why)
+def is_news(peer: str, why: StrEnum) -> bool:
+    """Whether nothing of the kind was said of a peer within a minute: a flood may not fill the
+    log."""
     now = time.monotonic()
     if now < _told.get((peer, why), 0.0):
-        return
+        return False
     if len(_told) >= _MAX_REMEMBERED:
         _told.clear()
     _told[peer, why] = now + _QUIET_SECONDS
-    log("connection_cut", peer=peer, reason=why)
+    return True
+
+
+def note_cut(peer: str, why: Cut) -> None:
+    """Count a cut connection, and name its peer if that is news."""
+    metrics.connection_cut(why)
+    if is_news(peer, why):
+        log("connection_cut", peer=peer, reason=why)

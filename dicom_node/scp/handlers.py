@@ -19,6 +19,7 @@ from dicom_node.domain.errors import Fault, Transient
 from dicom_node.domain.receipt import Acceptance, StoreStatus
 from dicom_node.logs import log
 from dicom_node.scp.contexts import supported_contexts
+from dicom_node.scp.guard import is_news
 from dicom_node.scp.incoming import IncomingFile
 from dicom_node.scp.listener import Handlers
 from dicom_node.scp.pace import Pace
@@ -151,7 +152,8 @@ class Reception:
             log("association_accepted", **fields)
         else:
             metrics.association_answered(rejected.answer)
-            log("association_rejected", **fields, reason=rejected.answer)
+            if is_news(request.peer_address, rejected.answer):
+                log("association_rejected", **fields, reason=rejected.answer)
 
     def _on_store(self, event: evt.Event) -> int:
         begun = time.monotonic()

@@ -538,3 +538,20 @@ def test_mutated_sessions_leave_a_node_that_serves(
     wait_until(lambda: node.incoming == [])
     assert node.receiver._listeners[0]._thread is not None
     assert node.receiver._listeners[0]._thread.is_alive()
+
+
+def test_a_peer_that_is_rejected_again_and_again_is_named_once(
+    node: RunningReceiver, cut: list[Cut], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[tuple[str, object]] = []
+    monkeypatch.setattr(
+        "dicom_node.scp.handlers.log",
+        lambda event, **fields: said.append((event, fields["reason"])),
+    )
+    for _ in range(3):
+        for called in ("WRONG", "OTHER"):
+            dcmtk("echoscu", "-aec", called, *node.address)
+        dcmtk("echoscu", "-aet", "BONEAGE", *TO_NODE, *node.address)
+    rejected = "association_rejected"
+    assert said == [(rejected, "wrong_called_ae_title"), (rejected, "loop")]
+    assert cut == []

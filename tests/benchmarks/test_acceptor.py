@@ -1,7 +1,7 @@
 """What the limits of the acceptor cost an honest sender: pynetdicom's own socket and ours, side by
 side.
 
-`make bench` runs it and writes `build/benchmarks/guard.json`.
+`make bench` runs it and writes `build/benchmarks/acceptor.json`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.integration.peers import dcmtk_program
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1800)]
 
 REPOSITORY = Path(inference.__file__).parent.parent
-RESULT = REPOSITORY / "build" / "benchmarks" / "guard.json"
+RESULT = REPOSITORY / "build" / "benchmarks" / "acceptor.json"
 ROUNDS = 7
 LOADS = {"10 MB": (2236, 12), "130 kB": (256, 150)}
 """Side in pixels of 16 bit images, and how many of them go over one association."""
