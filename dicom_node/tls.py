@@ -60,13 +60,10 @@ class Certificates:
 
     def _current(self, purpose: ssl.Purpose) -> ssl.SSLContext:
         with self._lock:
-            known = self._contexts.get(purpose)
+            known, version = self._contexts.get(purpose), self._version()
+            if known is not None and version in (known[0], self._unusable.get(purpose)):
+                return known[1]
             try:
-                state = [path.stat() for path in (self._certificate, self._key, self._ca)]
-                version = [(found.st_mtime_ns, found.st_ino, found.st_size) for found in state]
-                if known is not None and version in (known[0], self._unusable.get(purpose)):
-                    return known[1]
-                self._unusable[purpose] = version
                 context = self._load(purpose)
             except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
                 if known is None:
@@ -76,9 +73,14 @@ class Certificates:
                         "key and ca",
                     ) from None
                 log("certificates_not_renewed", error=error)
+                self._unusable[purpose] = version
                 return known[1]
             self._contexts[purpose] = (version, context)
             return context
+
+    def _version(self) -> tuple[object, ...]:
+        """What changes when a file does, or is missing."""
+        return tuple(map(_version_of, (self._certificate, self._key, self._ca)))
 
     def _load(self, purpose: ssl.Purpose) -> ssl.SSLContext:
         context = ssl.create_default_context(purpose, cafile=self._ca)
@@ -87,6 +89,14 @@ class Certificates:
         context.set_ciphers(_CIPHERS)
         context.load_cert_chain(self._certificate, self._key, password=_no_password)
         return context
+
+
+def _version_of(path: Path) -> object:
+    try:
+        found = path.stat()
+    except OSError as error:
+        return error.errno
+    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def _own_certificate(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, object]:

@@ -197,8 +197,11 @@ class Connection(RequestHandler):
         peer, tls = str(self.client_address[0]), self.server.tls
         if tls is None:
             return begins_association(self.request, peer, float(self.ae.acse_timeout or 0))
-        room = self.server.waiting_room
-        self.request = secured(self.request, tls(), room, _HANDSHAKE_SECONDS)
+        room, context = self.server.waiting_room, tls()
+        try:
+            self.request = secured(self.request, context, room, _HANDSHAKE_SECONDS)
+        except OSError:  # the peer has gone before the handshake
+            return False
         return shakes_hands(self.request, peer)
 
     def _run(self) -> None:

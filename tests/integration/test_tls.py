@@ -231,6 +231,9 @@ def test_a_renewed_certificate_is_used_without_a_restart_and_a_broken_one_is_not
     assert held.server() is first, "what was read before goes on"
     assert [held.server() for _ in range(5)] == [first] * 5
     assert events == ["certificates_not_renewed"], "said once"
+    mine.certificate.unlink()
+    assert [held.server() for _ in range(3)] == [first] * 3
+    assert len(events) == 2
     renewed = authority.sign("node.example", file="renewed")
     shutil.copy(renewed.certificate, mine.certificate)
     assert held.server() is first, "the key does not belong to it yet"
