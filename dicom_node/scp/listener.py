@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import socketserver
+import struct
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ from pynetdicom import AE, _config, dimse_messages, evt
 from pynetdicom.association import Association
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from dicom_node.domain.receipt import LOCAL_LIMIT_EXCEEDED
 from dicom_node.logs import log
 from dicom_node.scp.contexts import verification_context
 from dicom_node.scp.guard import (
@@ -40,8 +42,15 @@ from dicom_node.scp.incoming import IncomingFile
 from dicom_node.tls import ContextSource
 
 BACKLOG = 256
-_BUSY = bytes.fromhex("03 00 00000004 00 02 03 02")
-"""A-ASSOCIATE-RJ (PS3.8 9.3.4): transient, presentation related, local limit exceeded."""
+_BUSY = struct.pack(
+    ">BxLx3B",
+    0x03,
+    4,
+    LOCAL_LIMIT_EXCEEDED.result,
+    LOCAL_LIMIT_EXCEEDED.source,
+    LOCAL_LIMIT_EXCEEDED.reason,
+)
+"""A-ASSOCIATE-RJ (PS3.8 9.3.4)."""
 _LINGER_SECONDS = 1.0
 _MAX_TURNED_AWAY = 64
 _HANDSHAKE_SECONDS = 5.0

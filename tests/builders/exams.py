@@ -16,8 +16,10 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from dicom_node.domain.assessment import HandBox, ModelIdentity, Note, Prediction, Saliency
 from dicom_node.domain.delivery import Answer, Delivery, ReportKind, ReportObject, Verdict
 from dicom_node.domain.eligibility import CR_IMAGE_STORAGE
+from dicom_node.domain.errors import Fault
 from dicom_node.domain.exam import Instance, Laterality, Sex
 from dicom_node.domain.job import Job, Stage
+from dicom_node.domain.retry import Park
 from dicom_node.ports import Eligibility, Ledger
 from inference.phantom.dicom import Modality, to_dataset
 from inference.phantom.maturation import Sex as DrawnSex
@@ -118,6 +120,13 @@ def claim_one(ledger: Ledger, stage: Stage, *, owner: str = "worker") -> Job:
     """The one due job of a stage, leased."""
     (job,) = ledger.claim([stage], owner=owner, lease_seconds=LEASE_SECONDS, limit=2)
     return job
+
+
+def park(ledger: Ledger) -> int:
+    """Park the one due job(SCREEN); its id."""
+    job = claim_one(ledger, Stage.SCREEN)
+    ledger.fail(job, Park(fault=Fault.CORRUPT_SPOOL, detail="object is missing"))
+    return job.job_id
 
 
 def complete(ledger: Ledger, job: Job, *, destinations: tuple[str, ...] = ("pacs",)) -> None:

@@ -29,16 +29,6 @@ def node(tmp_path: Path) -> Iterator[Node]:
         yield running
 
 
-def decoders(node: Node) -> list[int]:
-    """The workers' decoding processes."""
-    found = []
-    for worker in node.children():
-        for child in Path(f"/proc/{worker}/task/{worker}/children").read_text().split():
-            if b"inference.decoding_process" in Path(f"/proc/{child}/cmdline").read_bytes():
-                found.append(int(child))
-    return found
-
-
 def exam(node: Node, exam_id: int) -> ExamDetails:
     ledger = node.ledger()
     details = ledger.exam_details(exam_id)
@@ -65,7 +55,7 @@ def test_a_decoder_that_hangs_parks_its_exam_and_the_others_go_on(
     node: Node, tmp_path: Path
 ) -> None:
     first, *others = radiograph_files(tmp_path / "sent", 4)
-    hung = decoders(node)
+    hung = node.decoders()
     assert len(hung) == 2
     for pid in hung:
         os.kill(pid, signal.SIGSTOP)
@@ -74,7 +64,7 @@ def test_a_decoder_that_hangs_parks_its_exam_and_the_others_go_on(
     wait_until(lambda: parked(node, exam_id) != [], seconds=30)
     assert time.monotonic() - begun < 25
     assert parked(node, exam_id) == [(Stage.INFER, Fault.DECODING_STOPPED)]
-    [left] = set(hung) & set(decoders(node))
+    [left] = set(hung) & set(node.decoders())
     os.kill(left, signal.SIGCONT)
     for path in others:
         good = send(node, path)
@@ -94,7 +84,7 @@ def test_decoders_that_are_killed_again_and_again_lose_no_exam(node: Node, tmp_p
 
     def kill() -> None:
         while not stop.wait(0.4):
-            for pid in decoders(node):
+            for pid in node.decoders():
                 killed.append(pid)
                 os.kill(pid, signal.SIGKILL)
 

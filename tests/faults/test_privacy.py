@@ -95,15 +95,6 @@ def command(node: Node, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
-def decoders(node: Node) -> list[int]:
-    found = []
-    for worker in node.children():
-        for child in Path(f"/proc/{worker}/task/{worker}/children").read_text().split():
-            if b"decoding_process" in Path(f"/proc/{child}/cmdline").read_bytes():
-                found.append(int(child))
-    return found
-
-
 def test_nothing_outside_the_data_folder_names_a_patient(tmp_path: Path) -> None:
     folder = tmp_path / "sent"
     folder.mkdir()
@@ -112,7 +103,7 @@ def test_nothing_outside_the_data_folder_names_a_patient(tmp_path: Path) -> None
     with running_node(tmp_path / "node") as node:
         for path in files:
             list(send_files([path], node.peer, calling_ae_title="MODALITY", timeout_seconds=30))
-        for pid in decoders(node):
+        for pid in node.decoders():
             os.kill(pid, signal.SIGSEGV)
         again = write_file(folder / "after a crash.dcm", canary())
         list(send_files([again], node.peer, calling_ae_title="MODALITY", timeout_seconds=30))

@@ -12,7 +12,6 @@ from dicom_node.domain.delivery import PreviousReport
 from dicom_node.domain.errors import Fault, LeaseLost
 from dicom_node.domain.exam import Outcome
 from dicom_node.domain.job import ForbiddenTransition, JobState, Stage
-from dicom_node.domain.retry import Park
 from tests.builders.exams import (
     LEASE_SECONDS,
     claim_one,
@@ -20,16 +19,11 @@ from tests.builders.exams import (
     eligibility,
     exam_before,
     instance,
+    park,
     prediction,
     report_objects,
 )
 from tests.fakes.clock import ManualClock
-
-
-def park(ledger: SqlLedger, stage: Stage = Stage.SCREEN) -> int:
-    job = claim_one(ledger, stage)
-    ledger.fail(job, Park(fault=Fault.CORRUPT_SPOOL, detail="object is missing"))
-    return job.job_id
 
 
 def test_a_retried_job_starts_afresh(

@@ -16,7 +16,7 @@ from dicom_node.domain.eligibility import Reason
 from dicom_node.domain.errors import Fault
 from dicom_node.domain.exam import Outcome
 from dicom_node.domain.job import JobState, Stage
-from dicom_node.domain.retry import Park, RetryAt
+from dicom_node.domain.retry import RetryAt
 from tests.builders.exams import (
     LEASE_SECONDS,
     answer,
@@ -25,16 +25,11 @@ from tests.builders.exams import (
     eligibility,
     exam_before,
     instance,
+    park,
     prediction,
     report_objects,
 )
 from tests.fakes.clock import ManualClock
-
-
-def park(ledger: SqlLedger, stage: Stage = Stage.SCREEN) -> int:
-    job = claim_one(ledger, stage)
-    ledger.fail(job, Park(fault=Fault.CORRUPT_SPOOL, detail="object is missing"))
-    return job.job_id
 
 
 def test_the_journal_tells_an_exams_journey_with_times(

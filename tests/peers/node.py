@@ -57,6 +57,15 @@ class Node:
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(pid) for pid in path.read_text().split()]
 
+    def decoders(self) -> list[int]:
+        """Process ids of the workers' decoding processes."""
+        found = []
+        for worker in self.children():
+            for child in Path(f"/proc/{worker}/task/{worker}/children").read_text().split():
+                if b"inference.decoding_process" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    found.append(int(child))
+        return found
+
     def ledger(self) -> OperatorLedger:
         """The operator's view of the ledger."""
         return OperatorLedger(self.settings.node.data_dir / "ledger.sqlite", SystemClock())
