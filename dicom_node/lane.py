@@ -45,6 +45,11 @@ class Lane:
             raise
         self._breaker.answered()
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether the destination is only probed."""
+        return self._breaker.is_open
+
     def _note(self, fault: Fault) -> None:
         if fault in {Fault.DESTINATION_BUSY, Fault.DESTINATION_REFUSED}:
             self._breaker.answered()

@@ -43,6 +43,7 @@ FIELDS: Mapping[str, str] = {
     "error": "class of an exception and the line of the node's code that it passed last",
     "exam_id": "the exam's number in the ledger",
     "exit_code": "exit status of a process; negative: ended by that signal",
+    "failed": "how many were not",
     "fault": "code of [a fault](reasons.md#faults)",
     "institution": "configured id of an institution",
     "job_id": "the job's number in the ledger",
@@ -53,11 +54,12 @@ FIELDS: Mapping[str, str] = {
     "pid": "process id of `process`",
     "port": "TCP port",
     "process": "the process that the line is about: the one that writes it, or a child's name",
+    "proof": "what closes a delivery: `status`, `commitment` or `query`",
     "reason": "code of [a reason](reasons.md#reasons) or of a rejection",
     "receipt": "`new`, `duplicate` or `conflict`",
     "seconds": "duration or delay in seconds",
     "sha256": "SHA-256 of the model's weights",
-    "stage": "`screen`, `infer`, `report` or `deliver`",
+    "stage": "`screen`, `infer`, `report`, `deliver` or `confirm`",
     "status": "status of the C-STORE response, as `0xA700`",
     "version": "version of the node, the model or the ledger's schema",
 }
@@ -156,6 +158,24 @@ EVENTS: Mapping[str, Event] = {
     "delivery_not_taken": _event(
         "info", "a destination stores no SOP class that the object can be sent as",
         "exam_id", "job_id", "destination", "status",
+    ),
+    "delivery_confirmed": _event(
+        "info", "a destination keeps what it said it stored",
+        "exam_id", "job_id", "destination", "proof",
+    ),
+    "delivery_lost": _event(
+        "error", "a destination lost what it said it stored: it is sent again",
+        "exam_id", "job_id", "destination", "count",
+    ),
+    "commitment_requested": _event(
+        "info", "a sender asked the node to commit to objects", "institution", "count"
+    ),
+    "commitment_told": _event(
+        "info", "a sender was told which objects the node keeps", "count", "failed"
+    ),
+    "commitment_not_told": _event(
+        "warning", "a sender did not take the result of its request for commitment",
+        "attempt", "fault", "error",
     ),
     "destination_silent": _event(
         "warning", "five deliveries in a row got no answer: the destination is only probed",

@@ -72,6 +72,9 @@ METRICS: tuple[Metric, ...] = (
     _counter(
         "dicom_node_deliveries_total", "Answers of destinations", "destination", "verdict"
     ),
+    _counter(
+        "dicom_node_reports_lost_total", "Reports that a destination stored and lost", "destination"
+    ),
     _counter("dicom_node_jobs_parked_total", "Jobs left for a person", "stage", "fault"),
     _counter("dicom_node_inference_events_total", "What happened to the engine", "event"),
     Metric(
@@ -206,6 +209,11 @@ def exam_delivered(seconds: float) -> None:
 def delivery_answered(destination: str, verdict: Verdict) -> None:
     """A destination (its configured name) answered a report object."""
     _count("dicom_node_deliveries_total", destination=destination, verdict=verdict.value)
+
+
+def report_lost(destination: str) -> None:
+    """A destination (its configured name) does not keep a report that it said it stored."""
+    _count("dicom_node_reports_lost_total", destination=destination)
 
 
 def job_parked(stage: Stage, fault: Fault) -> None:

@@ -14,20 +14,22 @@ from enum import StrEnum
 
 from dicom_node import metrics
 from dicom_node.adapters.bell import EventBell
+from dicom_node.domain.commitment import CommitmentResult, Proof
 from dicom_node.domain.errors import Fault, Permanent
-from dicom_node.domain.job import Job, Stage
+from dicom_node.domain.job import TO_DESTINATIONS, Job, Stage
 from dicom_node.domain.retry import Park
 from dicom_node.headers import read_identity
 from dicom_node.logs import configure_logging, log
 from dicom_node.schedule import Schedule, Task
+from dicom_node.scp.commitment import CommitmentProvider
 from dicom_node.scp.server import Receiver
-from dicom_node.settings import Settings
+from dicom_node.settings import DestinationSettings, Settings
 from dicom_node.stages.accept import Accept
 from dicom_node.stopping import stop_event
 from dicom_node.supervisor import leave_note, ready_path
 from dicom_node.tls import ContextSource
 from dicom_node.wiring import Wiring
-from dicom_node.worker import LEASE_SECONDS, Batch, Worker
+from dicom_node.worker import LEASE_SECONDS, Batch, Handler, Worker
 
 RECEIVER_GRACE_SECONDS = 60.0
 WORKER_GRACE_SECONDS = 60.0
@@ -35,6 +37,7 @@ DELIVERY_GRACE_SECONDS = 90.0
 _MODEL_CHECK_SECONDS = 3600
 _CLOCK_CHECK_SECONDS = 60
 _DESTINATION_CHECK_SECONDS = 60
+_COMMITMENT_SECONDS = 5
 
 
 class Role(StrEnum):
@@ -87,12 +90,20 @@ def _receive(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Ev
         read_identity=read_identity,
         max_object_bytes=wiring.settings.receive.max_object_mb * 1_000_000,
     )
+    delivery_bell = EventBell(inherited.delivery_bell)
+
+    def told(result: CommitmentResult) -> bool:
+        asked = wiring.commitments.record_result(result)
+        delivery_bell.ring()
+        return asked
+
     receiver = Receiver(
         wiring.settings,
         listening=socket.socket(fileno=inherited.listening),
         secure=_secure(wiring, inherited),
         incoming=wiring.spool.incoming_of(name),
         accept=accept,
+        commitment=CommitmentProvider(promises=wiring.promises, commit=wiring.commit, told=told),
         stored=lambda _: bell.ring(),
         disk_used_percent=wiring.spool.usage_percent,
     )
@@ -143,10 +154,9 @@ def _work(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Event
 
 
 def _deliver(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Event) -> None:
-    """One lane, a thread, per destination: a destination that hangs holds up no other."""
+    """Lanes, each a thread, per destination: a destination that hangs holds up no other."""
     _park_unknown_destinations(wiring, name)
-    bells = {item.name: EventBell() for item in wiring.settings.destinations}
-    lanes = [_lane(wiring, name, destination, bell, stop) for destination, bell in bells.items()]
+    lanes = [lane for item in wiring.settings.destinations for lane in _lanes(wiring, name, item)]
     schedule = Schedule(
         (
             Task(
@@ -164,42 +174,95 @@ def _deliver(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Ev
                 every_seconds=_DESTINATION_CHECK_SECONDS,
                 run=lambda: _park_unknown_destinations(wiring, name),
             ),
+            Task(
+                name="commitment_results",
+                every_seconds=_COMMITMENT_SECONDS,
+                run=wiring.return_commitments,
+            ),
         )
     )
     schedule.start()
-    for lane in lanes:
-        lane.start()
+    threads = [lane.start(stop) for lane in lanes]
     _say_ready(wiring, name)
     bell = EventBell(inherited.delivery_bell)
     while not stop.is_set():
         bell.wait(1.0)
-        for lane_bell in bells.values():
-            lane_bell.ring()
-        if not stop.is_set() and not all(lane.is_alive() for lane in lanes):
+        for lane in lanes:
+            lane.bell.ring()
+        if not stop.is_set() and not all(thread.is_alive() for thread in threads):
             raise SystemExit(1)  # the lane has logged why; the supervisor starts all lanes anew
-    for lane in lanes:
-        lane.join()
+    for thread in threads:
+        thread.join()
     schedule.stop()
     wiring.sender.close()
+    wiring.verifier.close()
 
 
-def _lane(
-    wiring: Wiring, name: str, destination: str, bell: EventBell, stop: threading.Event
-) -> threading.Thread:
-    owner = f"{name}:{destination}"
+@dataclass(frozen=True, kw_only=True)
+class _LaneWorker:
+    """What one thread of the delivery process does."""
+
+    worker: Worker
+    owner: str
+    bell: EventBell
+
+    def start(self, stop: threading.Event) -> threading.Thread:
+        """Work until ``stop`` is set."""
+        thread = threading.Thread(
+            target=self.worker.run, args=(stop,), name=self.owner, daemon=True
+        )
+        thread.start()
+        return thread
+
+
+def _lanes(wiring: Wiring, name: str, destination: DestinationSettings) -> list[_LaneWorker]:
+    """Deliveries to a destination, and in a second thread the proof that it keeps them, so that
+    waiting for proof delays no report."""
+    lane, confirm = wiring.lane(destination.name), wiring.confirm()
+    owner = f"{name}:{destination.name}"
+    if destination.proof is Proof.STATUS:  # what an earlier configuration wanted proven ends here
+        both: dict[Stage, Handler] = {Stage.DELIVER: lane, Stage.CONFIRM: confirm}
+        return [_lane_worker(wiring, owner, destination, both, may_work=lane.may_send)]
+    proof = _lane_worker(
+        wiring,
+        f"{owner}:proof",
+        destination,
+        {Stage.CONFIRM: confirm},
+        may_work=lambda: not lane.is_silent,
+    )
+    deliver = _lane_worker(
+        wiring,
+        owner,
+        destination,
+        {Stage.DELIVER: lane},
+        may_work=lane.may_send,
+        done=proof.bell.ring,
+    )
+    return [deliver, proof]
+
+
+def _lane_worker(
+    wiring: Wiring,
+    owner: str,
+    destination: DestinationSettings,
+    handlers: dict[Stage, Handler],
+    *,
+    may_work: Callable[[], bool],
+    done: Callable[[], None] = lambda: None,
+) -> _LaneWorker:
     wiring.ledger.expire_leases(owner)
-    lane = wiring.lane(destination)
+    bell = EventBell()
     worker = Worker(
         ledger=wiring.ledger,
         clock=wiring.clock,
         owner=owner,
         bell=bell,
-        handlers={Stage.DELIVER: lane},
-        destination=destination,
-        done=lambda _: None,
-        may_work=lane.may_send,
+        handlers=handlers,
+        destination=destination.name,
+        done=lambda _job: done(),
+        may_work=may_work,
     )
-    return threading.Thread(target=worker.run, args=(stop,), name=owner, daemon=True)
+    return _LaneWorker(worker=worker, owner=owner, bell=bell)
 
 
 def _park_unknown_destinations(wiring: Wiring, name: str) -> None:
@@ -226,7 +289,7 @@ def _park_unknown_destinations(wiring: Wiring, name: str) -> None:
 
 def _claim_for(wiring: Wiring, owner: str, destination: str) -> list[Job]:
     return wiring.ledger.claim(
-        [Stage.DELIVER],
+        TO_DESTINATIONS,
         owner=owner,
         lease_seconds=LEASE_SECONDS,
         limit=100,

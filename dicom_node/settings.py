@@ -25,6 +25,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from dicom_node.domain.commitment import Proof
 from dicom_node.domain.delivery import ReportKind
 from dicom_node.domain.exam import UNKNOWN_SENDER
 
@@ -40,6 +41,8 @@ _RESERVED_IDS = frozenset({"local", UNKNOWN_SENDER})
 """Institution of unrestricted senders, and of objects whose sender was forgotten."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[int, Field(ge=1)]
+Address = Annotated[str, StringConstraints(pattern=r"^(\S+:\d{1,5})?$")]
+"""``host:port``, or nothing."""
 
 
 class SettingsError(Exception):
@@ -116,6 +119,7 @@ class InstitutionSettings(_Section):
     objects: Annotated[tuple[ReportKind, ...], Field(min_length=1)] | None = None
     viewer_shows_sr: bool = True
     character_set: Literal["utf-8", "source"] = "utf-8"
+    storage_commitment: dict[AeTitle, Address] = {}
 
     @property
     def report_objects(self) -> tuple[ReportKind, ...]:
@@ -135,9 +139,23 @@ class DestinationSettings(_Section):
     host: str
     port: Annotated[int, Field(ge=1, le=65535)]
     tls: bool = False
-    storage_commitment: Literal[False] = False
+    storage_commitment: bool = False
+    verify_by_query: bool = False
     objects: Annotated[tuple[ReportKind, ...], Field(min_length=1)] = tuple(ReportKind)
     timeout_seconds: Annotated[int, Field(ge=1, le=30)] = 30
+
+    @property
+    def proof(self) -> Proof:
+        """What closes a delivery."""
+        if self.storage_commitment:
+            return Proof.COMMITMENT
+        return Proof.QUERY if self.verify_by_query else Proof.STATUS
+
+    @model_validator(mode="after")
+    def _one_proof(self) -> DestinationSettings:
+        if self.storage_commitment and self.verify_by_query:
+            raise ValueError("storage_commitment and verify_by_query prove the same: set one")
+        return self
 
 
 class InferenceSettings(_Section):
@@ -198,6 +216,7 @@ class Settings(BaseSettings):
         for institution in self.institutions:
             _check_objects(institution, self.destinations)
         _check_tls(self.tls, self.institutions, self.destinations)
+        _check_requesters(self.institutions)
         titles = [t for institution in self.institutions for t in institution.calling_ae_titles]
         if twins := _twice(titles):
             raise ValueError(f"calling AE titles of more than one institution: {twins}")
@@ -239,6 +258,16 @@ def _check_tls(
     for institution in institutions:
         if institution.certificate_names and tls.port is None:
             raise ValueError(f"institution {institution.id}: certificate_names needs tls.port")
+
+
+def _check_requesters(institutions: tuple[InstitutionSettings, ...]) -> None:
+    for institution in institutions:
+        strangers = set(institution.storage_commitment) - set(institution.calling_ae_titles)
+        if strangers:
+            raise ValueError(
+                f"institution {institution.id}: storage_commitment names "
+                f"{', '.join(sorted(strangers))}, which its calling_ae_titles do not list"
+            )
 
 
 def _check_objects(

@@ -8,22 +8,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dicom_node.adapters.clock import SystemClock
-from dicom_node.adapters.ledger import SqlLedger
+from dicom_node.adapters.ledger import SqlCommitments, SqlLedger, SqlPromises
 from dicom_node.adapters.predictor import BundlePredictor
 from dicom_node.adapters.pseudonyms import PatientPseudonyms
 from dicom_node.adapters.reference_tables import load_reference_table
 from dicom_node.adapters.reporter import SrReporter
 from dicom_node.adapters.scu.association import Peer
+from dicom_node.adapters.scu.commitment_sender import send_result
 from dicom_node.adapters.scu.report_sender import DestinationAddress, DicomReportSender
+from dicom_node.adapters.scu.verifier import DicomVerifier, VerifiedDestination
 from dicom_node.adapters.spool import DiskSpool
 from dicom_node.domain.assessment import Assessment, Prediction, ReferenceTable
+from dicom_node.domain.commitment import Proof
 from dicom_node.domain.delivery import ReportKind
+from dicom_node.domain.errors import NodeError
 from dicom_node.domain.job import Stage
 from dicom_node.headers import read_header
 from dicom_node.lane import Lane
 from dicom_node.ports import Eligibility, ReportRequest
 from dicom_node.scp.policy import LOCAL_INSTITUTION
 from dicom_node.settings import DestinationSettings, InstitutionSettings, Settings
+from dicom_node.stages.commit import Commit
+from dicom_node.stages.confirm import Confirm
 from dicom_node.stages.deliver import Deliver
 from dicom_node.stages.infer import Infer
 from dicom_node.stages.report import Report, Route, assessment_of
@@ -68,6 +74,7 @@ class Folders:
         return self.root / "run" / "metrics"
 
 
+_RESULT_SECONDS = 10.0
 _UNRESTRICTED = InstitutionSettings(id=LOCAL_INSTITUTION, name="", calling_ae_titles=())
 """What holds for senders on loopback that belong to no institution."""
 
@@ -84,6 +91,21 @@ class Wiring:
     def ledger(self) -> SqlLedger:
         """The local database; its file must have been migrated."""
         return SqlLedger(self.folders.ledger, self.clock)
+
+    @cached_property
+    def commitments(self) -> SqlCommitments:
+        """What destinations prove."""
+        return SqlCommitments(self.folders.ledger, self.clock)
+
+    @cached_property
+    def promises(self) -> SqlPromises:
+        """What others asked the node to commit to."""
+        return SqlPromises(self.folders.ledger, self.clock)
+
+    @cached_property
+    def commit(self) -> Commit:
+        """Answers to requests for commitment."""
+        return Commit(promises=self.promises, spool=self.spool, clock=self.clock)
 
     @cached_property
     def spool(self) -> DiskSpool:
@@ -124,11 +146,11 @@ class Wiring:
             host=destination.host,
             port=destination.port,
             ae_title=destination.ae_title,
-            tls=self._tls_towards(destination),
+            tls=self._tls_towards(destination.tls),
         )
 
-    def _tls_towards(self, destination: DestinationSettings) -> ContextSource | None:
-        return self.certificates.client if destination.tls and self.certificates else None
+    def _tls_towards(self, wanted: bool) -> ContextSource | None:
+        return self.certificates.client if wanted and self.certificates else None
 
     @cached_property
     def predictor(self) -> BundlePredictor:
@@ -148,17 +170,57 @@ class Wiring:
         return DicomReportSender(
             [
                 DestinationAddress(
-                    name=item.name,
-                    ae_title=item.ae_title,
-                    host=item.host,
-                    port=item.port,
-                    timeout_seconds=item.timeout_seconds,
-                    tls=self._tls_towards(item),
+                    name=item.name, peer=self.peer(item), timeout_seconds=item.timeout_seconds
                 )
                 for item in self.settings.destinations
             ],
             calling_ae_title=self.settings.node.ae_title,
         )
+
+    @cached_property
+    def verifier(self) -> DicomVerifier:
+        """Asks the configured destinations what they keep."""
+        return DicomVerifier(
+            [
+                VerifiedDestination(
+                    name=item.name,
+                    peer=self.peer(item),
+                    timeout_seconds=item.timeout_seconds,
+                    proof=item.proof,
+                )
+                for item in self.settings.destinations
+            ],
+            calling_ae_title=self.settings.node.ae_title,
+            told=self.commitments.record_result,
+        )
+
+    def return_commitments(self) -> None:
+        """Tell requesters, on new associations, the results that are due."""
+        requesters = {
+            ae_title: Peer(
+                host=host,
+                port=int(port),
+                ae_title=ae_title,
+                tls=self._tls_towards(bool(institution.certificate_names)),
+            )
+            for institution in self.settings.institutions
+            for ae_title, address in institution.storage_commitment.items()
+            for host, colon, port in [address.rpartition(":")]
+            if colon
+        }
+        for promise in self.promises.open(list(requesters), due=True):
+            result = self.commit.result(promise)
+            try:
+                send_result(
+                    requesters[promise.ae_title],
+                    result,
+                    calling_ae_title=self.settings.node.ae_title,
+                    timeout_seconds=_RESULT_SECONDS,
+                )
+            except NodeError as error:
+                self.commit.not_told(promise, error)
+            else:
+                self.commit.told(promise, result)
 
     def route(self, institution_id: str) -> Route | None:
         """An institution's destinations (all, when it names none) and language.
@@ -236,6 +298,7 @@ class Wiring:
             sender=self.sender,
             clock=self.clock,
             kinds=lambda destination: kinds[destination],
+            proof=self._proof,
         )
         return Lane(
             destination,
@@ -243,6 +306,19 @@ class Wiring:
             deliver=deliver,
             probe=lambda: self.sender.answers(destination),
         )
+
+    def confirm(self) -> Confirm:
+        """CONFIRM for every destination."""
+        return Confirm(
+            commitments=self.commitments,
+            verifier=self.verifier,
+            clock=self.clock,
+            proof=self._proof,
+        )
+
+    def _proof(self, destination: str) -> Proof:
+        proofs = {item.name: item.proof for item in self.settings.destinations}
+        return proofs[destination]
 
     def _reports_not_assessed(self, institution_id: str) -> bool:
         route = self.route(institution_id)

@@ -216,12 +216,13 @@ def _show_exam(screen: Screen, details: ExamDetails) -> None:
     )
     screen.table(
         "deliveries",
-        ("destination", "status", "verdict", "sop_class", "at"),
+        ("destination", "status", "verdict", "evidence", "sop_class", "at"),
         [
             (
                 d.destination,
                 f"{d.status:04X}",
                 d.verdict,
+                d.evidence,
                 d.sent_sop_class_uid,
                 _time(d.answered_at),
             )

@@ -10,6 +10,7 @@ class Fault(StrEnum):
     """Why a job failed; stable codes that an operator can count."""
 
     CERTIFICATE_INVALID = "certificate_invalid"
+    COMMITMENT_PENDING = "commitment_pending"
     CONFLICTING_CONTENT = "conflicting_content"
     CORRUPT_SPOOL = "corrupt_spool"
     CRASHED_REPEATEDLY = "crashed_repeatedly"
@@ -26,6 +27,7 @@ class Fault(StrEnum):
     PREDICTION_INVALID = "prediction_invalid"
     PREDICTOR_UNAVAILABLE = "predictor_unavailable"
     REPORT_INVALID = "report_invalid"
+    REPORT_NOT_KEPT = "report_not_kept"
     STORAGE_UNAVAILABLE = "storage_unavailable"
     UNEXPECTED = "unexpected"
     UNREADABLE_OBJECT = "unreadable_object"

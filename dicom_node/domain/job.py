@@ -16,6 +16,12 @@ class Stage(StrEnum):
     INFER = "infer"
     REPORT = "report"
     DELIVER = "deliver"
+    CONFIRM = "confirm"
+    """Prove that a destination keeps what it said it stored."""
+
+
+TO_DESTINATIONS = (Stage.DELIVER, Stage.CONFIRM)
+"""Stages whose jobs name a destination."""
 
 
 class JobState(StrEnum):
@@ -69,7 +75,7 @@ def next_state(state: JobState, event: JobEvent) -> JobState:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One (exam, stage, destination) to do. ``destination`` is "" except for DELIVER."""
+    """One (exam, stage, destination) to do. ``destination`` is "" but for TO_DESTINATIONS."""
 
     job_id: int
     exam_id: int

@@ -23,6 +23,8 @@ from pynetdicom.presentation import (
 )
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
 
+from dicom_node.commitment import PUSH_MODEL
+
 IMAGE_TRANSFER_SYNTAXES: tuple[str, ...] = (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -52,8 +54,16 @@ def verification_context() -> PresentationContext:
     return build_context(Verification, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
 
 
+def commitment_context() -> PresentationContext:
+    """Storage Commitment Push Model, in both roles (PS3.4 J.3.1)."""
+    context = build_context(PUSH_MODEL, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+    context.scu_role = context.scp_role = True
+    return context
+
+
 def supported_contexts(proposed: Iterable[PresentationContext]) -> list[PresentationContext]:
-    """The contexts that answer a proposal, one per SOP class that the node knows.
+    """The storage contexts that answer a proposal, one per SOP class that the node knows, and
+    C-ECHO.
 
     Transfer syntaxes stand in the order in which the sender named them, so that the sender gets the
     encoding it holds and need not convert.

@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import Any
 
 from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket
 
@@ -180,7 +181,7 @@ def guard_messages(association: Association) -> list[IncomingFile]:
             with collected_in(files):
                 receive(primitive)
             if not all(
-                _is_request(waiting) for _, waiting in list(association.dimse.msg_queue.queue)
+                _is_expected(waiting) for _, waiting in list(association.dimse.msg_queue.queue)
             ):
                 raise LimitExceeded(Cut.MALFORMED_MESSAGE)
         except Exception:  # noqa: BLE001 hostile bytes raise anything in pydicom and pynetdicom
@@ -205,9 +206,11 @@ def has_no_peer(association: Association) -> bool:
     return not association.dul.is_alive() or connection is None or connection.socket is None
 
 
-def _is_request(message: object) -> bool:
-    """What is no valid request is never handled: pynetdicom drops it, but not its file."""
-    return bool(getattr(message, "is_valid_request", False))
+def _is_expected(message: object) -> bool:
+    """What is no valid request is never handled: pynetdicom drops it, but not its file. The one
+    answer that the node waits for is that to its N-EVENT-REPORT, which has no file."""
+    told = isinstance(message, N_EVENT_REPORT) and message.is_valid_response
+    return told or bool(getattr(message, "is_valid_request", False))
 
 
 def begins_association(connection: socket.socket, peer: str, seconds: float) -> bool:

@@ -13,17 +13,19 @@ from pathlib import Path
 from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.presentation import PresentationContext
 
 from dicom_node import metrics
 from dicom_node.domain.errors import Fault, Transient
 from dicom_node.domain.receipt import Acceptance, StoreStatus
 from dicom_node.logs import log
-from dicom_node.scp.contexts import supported_contexts
+from dicom_node.scp.commitment import CommitmentProvider
+from dicom_node.scp.contexts import commitment_context, supported_contexts
 from dicom_node.scp.guard import is_news
 from dicom_node.scp.incoming import IncomingFile
 from dicom_node.scp.listener import Handlers
 from dicom_node.scp.pace import Pace
-from dicom_node.scp.policy import Answer, AssociationRequest, Load, Policy, Reject
+from dicom_node.scp.policy import Answer, AssociationRequest, Load, Policy, Reject, Service
 from dicom_node.stages.accept import Accept
 from dicom_node.tls import names_of
 
@@ -51,8 +53,10 @@ class Reception:
         stored: Callable[[int], None],
         disk_used_percent: Callable[[], float],
         pace: Pace,
+        commitment: CommitmentProvider,
     ) -> None:
         self._pace = pace
+        self._commitment = commitment
         self._policy = policy
         self._accept = accept
         self._stored = stored
@@ -69,6 +73,9 @@ class Reception:
             (evt.EVT_RELEASED, lambda event: self.closed(event.assoc)),
             (evt.EVT_C_ECHO, lambda _event: StoreStatus.SUCCESS.value),
             (evt.EVT_C_STORE, self._on_store),
+            (evt.EVT_ESTABLISHED, self._on_established),
+            (evt.EVT_N_ACTION, self._on_action),
+            (evt.EVT_N_EVENT_REPORT, self._commitment.on_event_report),
         )
 
     @property
@@ -106,13 +113,37 @@ class Reception:
         )
         rejected = self._admit(association, request)
         if rejected is None:
-            association.acceptor.supported_contexts = supported_contexts(
-                primitive.presentation_context_definition_list
+            association.acceptor.supported_contexts = self._contexts(
+                request.calling_ae_title, primitive.presentation_context_definition_list
             )
             return
         code = rejected.rejection
         association.acse.send_reject(code.result, code.source, code.reason)
         association.kill()
+
+    def _contexts(
+        self, calling_ae_title: str, proposed: list[PresentationContext]
+    ) -> list[PresentationContext]:
+        services = self._policy.services(calling_ae_title)
+        contexts = supported_contexts(proposed if Service.STORAGE in services else [])
+        if Service.COMMITMENT in services:
+            contexts.append(commitment_context())
+        return contexts
+
+    def _on_established(self, event: evt.Event) -> None:
+        if self._may_request(event.assoc):
+            self._commitment.return_results(event.assoc)
+
+    def _may_request(self, association: Association) -> bool:
+        return self._policy.may_request(association.requestor.ae_title.strip())
+
+    def _on_action(self, event: evt.Event) -> tuple[int, None]:
+        admission = self._admitted.get(event.assoc)
+        if admission is None or not self._policy.may_request(
+            event.assoc.requestor.ae_title.strip()
+        ):
+            return StoreStatus.NOT_AUTHORISED.value, None
+        return self._commitment.on_action(event, admission.institution_id)
 
     def _admit(self, association: Association, request: AssociationRequest) -> Reject | None:
         """Decide and take the place in one step."""

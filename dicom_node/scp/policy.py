@@ -36,6 +36,14 @@ class Answer(StrEnum):
     WRONG_NETWORK = "wrong_network"
 
 
+class Service(StrEnum):
+    """What a peer may do on an association; everybody may C-ECHO."""
+
+    STORAGE = "storage"
+    COMMITMENT = "commitment"
+    """Ask the node to commit to objects, or tell it the result of its own requests."""
+
+
 _REJECTIONS: Mapping[Answer, Rejection] = {
     Answer.DRAINING: TEMPORARY_CONGESTION,
     Answer.LOOP: CALLING_AE_TITLE_NOT_RECOGNISED,
@@ -122,6 +130,26 @@ class Policy:
             for institution in settings.institutions
             for title in institution.calling_ae_titles
         }
+        self._requesters = {
+            title for item in settings.institutions for title in item.storage_commitment
+        }
+        self._committing = {
+            item.ae_title for item in settings.destinations if item.storage_commitment
+        }
+
+    def services(self, calling_ae_title: str) -> frozenset[Service]:
+        """What an admitted peer may do. A destination that is no sender may only tell the results
+        of Storage Commitment."""
+        may = set()
+        if calling_ae_title in self._senders or not self._receive.require_known_sender:
+            may.add(Service.STORAGE)
+        if calling_ae_title in self._requesters | self._committing:
+            may.add(Service.COMMITMENT)
+        return frozenset(may)
+
+    def may_request(self, calling_ae_title: str) -> bool:
+        """Whether the node commits to objects of this sender."""
+        return calling_ae_title in self._requesters
 
     def decide(self, request: AssociationRequest, load: Load) -> Admit | Reject:
         """Permanent objections first, so that a stranger never takes a place."""
@@ -150,7 +178,8 @@ class Policy:
             return Answer.NO_CERTIFICATE
         sender = self._senders.get(request.calling_ae_title)
         if sender is None:
-            return Answer.UNKNOWN_SENDER if self._receive.require_known_sender else None
+            known = self.services(request.calling_ae_title)
+            return None if known else Answer.UNKNOWN_SENDER
         if not sender.may_come_from(request.peer_address):
             return Answer.WRONG_NETWORK
         return sender.objection_to(request.certificate_names)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pynetdicom import AE
 
+from dicom_node.scp.commitment import CommitmentProvider
 from dicom_node.scp.guard import Limits, WaitingRoom
 from dicom_node.scp.handlers import Reception
 from dicom_node.scp.listener import Listener
@@ -47,6 +48,7 @@ class Receiver:
         secure: tuple[socket.socket, ContextSource] | None = None,
         incoming: Path,
         accept: Accept,
+        commitment: CommitmentProvider,
         stored: Callable[[int], None],
         disk_used_percent: Callable[[], float],
     ) -> None:
@@ -55,6 +57,7 @@ class Receiver:
         self._reception = Reception(
             policy=Policy(settings),
             accept=accept,
+            commitment=commitment,
             stored=stored,
             disk_used_percent=disk_used_percent,
             pace=Pace(

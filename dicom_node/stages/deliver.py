@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
 
+from dicom_node.domain.commitment import Proof
 from dicom_node.domain.delivery import (
     DRAWN,
     Answer,
@@ -25,7 +26,7 @@ class Deliver:
     and one that it refuses does not hold up the others. One whose SOP classes it does not take may
     stay away as long as another one arrives.
 
-    ``kinds``: which objects a destination gets.
+    ``kinds``: which objects a destination gets; ``proof``: what it is asked for afterwards.
     """
 
     def __init__(
@@ -35,10 +36,12 @@ class Deliver:
         sender: ReportSender,
         clock: Clock,
         kinds: Callable[[str], Container[ReportKind]],
+        proof: Callable[[str], Proof],
     ) -> None:
         self._ledger = ledger
         self._clock = clock
         self._kinds = kinds
+        self._proof = proof
         self._sender = sender
 
     def __call__(self, job: Job) -> None:
@@ -68,7 +71,8 @@ class Deliver:
                 f"have one enabled there (`dicom-node echo {job.destination}` lists them), then "
                 f"`dicom-node job retry {job.job_id}`",
             )
-        self._ledger.complete_deliver(job)
+        confirm = self._proof(job.destination) is not Proof.STATUS
+        self._ledger.complete_deliver(job, confirm=confirm)
         if not stored.keys() - {r.sop_instance_uid for r in wanted}:  # else it is a revision
             received_at = self._ledger.exam(job.exam_id).instance.received_at
             exam_delivered((self._clock.now() - received_at).total_seconds())

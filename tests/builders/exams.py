@@ -139,7 +139,7 @@ def complete(ledger: Ledger, job: Job, *, destinations: tuple[str, ...] = ("pacs
         case Stage.REPORT:
             ledger.complete_report(job, report_objects(job.exam_id), destinations, revision=1)
         case Stage.DELIVER:
-            ledger.complete_deliver(job)
+            ledger.complete_deliver(job, confirm=False)
 
 
 def exam_before(

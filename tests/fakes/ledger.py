@@ -12,7 +12,7 @@ from dicom_node.domain.delivery import Answer, Delivery, PreviousReport, ReportO
 from dicom_node.domain.eligibility import Reason
 from dicom_node.domain.errors import Fault, LeaseLost
 from dicom_node.domain.exam import UNKNOWN_SENDER, Exam, Instance, Outcome, Receipt
-from dicom_node.domain.job import Job, JobEvent, JobState, Stage, next_state
+from dicom_node.domain.job import TO_DESTINATIONS, Job, JobEvent, JobState, Stage, next_state
 from dicom_node.domain.retry import MAX_CRASHES, Park, RetryAt
 from dicom_node.ports import Clock, Eligibility
 
@@ -130,7 +130,7 @@ class InMemoryLedger:
         return frozenset(
             job.destination
             for job in self.jobs.values()
-            if job.state is JobState.QUEUED and job.stage is Stage.DELIVER
+            if job.state is JobState.QUEUED and job.stage in TO_DESTINATIONS
         )
 
     def exam(self, exam_id: int) -> Exam:
@@ -253,8 +253,10 @@ class InMemoryLedger:
             if name == destination
         }
 
-    def complete_deliver(self, job: Job) -> None:
+    def complete_deliver(self, job: Job, *, confirm: bool) -> None:
         self._complete(job)
+        if confirm:
+            self._enqueue(job.exam_id, Stage.CONFIRM, destination=job.destination)
 
     def fail(self, job: Job, decision: RetryAt | Park) -> None:
         fault, detail = decision.fault, decision.detail

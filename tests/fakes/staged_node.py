@@ -8,6 +8,7 @@ from datetime import date
 from pathlib import Path
 
 from dicom_node.adapters.reference_tables import load_reference_table
+from dicom_node.domain.commitment import Proof
 from dicom_node.domain.delivery import ReportKind
 from dicom_node.domain.eligibility import CR_IMAGE_STORAGE
 from dicom_node.domain.exam import Header, Instance, Laterality, Outcome
@@ -106,6 +107,7 @@ class Node:
                     sender=self.sender,
                     clock=self.clock,
                     kinds=lambda _: self.kinds,
+                    proof=lambda _: Proof.STATUS,
                 )
             },
             destination="pacs",

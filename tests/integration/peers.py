@@ -17,16 +17,19 @@ from pathlib import Path
 import pytest
 
 from dicom_node.adapters.clock import SystemClock
-from dicom_node.adapters.ledger import SqlLedger
+from dicom_node.adapters.ledger import SqlCommitments, SqlLedger, SqlPromises
 from dicom_node.adapters.ledger.migrate import migrate
 from dicom_node.adapters.scu import Peer
 from dicom_node.adapters.spool import DiskSpool
 from dicom_node.domain.exam import Instance
 from dicom_node.headers import read_identity
+from dicom_node.ports import Clock
+from dicom_node.scp.commitment import CommitmentProvider
 from dicom_node.scp.listener import listen
 from dicom_node.scp.server import Receiver
 from dicom_node.settings import Settings
 from dicom_node.stages.accept import Accept
+from dicom_node.stages.commit import Commit
 from dicom_node.tls import ContextSource
 
 _DCMTK = Path("/usr/bin")  # pynetdicom installs programs of the same names into the environment
@@ -126,14 +129,17 @@ def running_receiver(
     settings: Settings | None = None,
     listening: socket.socket | None = None,
     secure: tuple[socket.socket, ContextSource] | None = None,
+    clock: Clock | None = None,
 ) -> Iterator[RunningReceiver]:
     """Start a receiver, on a free port unless told otherwise; stop it and its ledger at the
     end."""
-    settings = settings or Settings()
+    settings, clock = settings or Settings(), clock or SystemClock()
     folder.mkdir()
     migrate(folder / "ledger.sqlite")
-    ledger = SqlLedger(folder / "ledger.sqlite", SystemClock())
+    ledger = SqlLedger(folder / "ledger.sqlite", clock)
     spool = DiskSpool(folder / "spool")
+    commitments = SqlCommitments(folder / "ledger.sqlite", clock)
+    promises = SqlPromises(folder / "ledger.sqlite", clock)
     stored: list[int] = []
     receiver = Receiver(
         settings,
@@ -143,9 +149,14 @@ def running_receiver(
         accept=Accept(
             spool=spool,
             ledger=ledger,
-            clock=SystemClock(),
+            clock=clock,
             read_identity=read_identity,
             max_object_bytes=settings.receive.max_object_mb * 1_000_000,
+        ),
+        commitment=CommitmentProvider(
+            promises=promises,
+            commit=Commit(promises=promises, spool=spool, clock=clock),
+            told=commitments.record_result,
         ),
         stored=stored.append,
         disk_used_percent=spool.usage_percent,
@@ -162,6 +173,8 @@ def running_receiver(
     finally:
         receiver.stop()
         ledger.close()
+        commitments.close()
+        promises.close()
 
 
 @contextmanager

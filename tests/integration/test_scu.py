@@ -25,6 +25,7 @@ from pydicom.uid import (
 from dicom_node.adapters.scu import (
     DestinationAddress,
     DicomReportSender,
+    Peer,
     association,
     report_sender,
 )
@@ -98,7 +99,9 @@ def replaced(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
 
 def sender_to(port: int, *, timeout_seconds: float = 10.0) -> DicomReportSender:
     address = DestinationAddress(
-        name="pacs", ae_title="PACS", host="127.0.0.1", port=port, timeout_seconds=timeout_seconds
+        name="pacs",
+        peer=Peer(host="127.0.0.1", port=port, ae_title="PACS"),
+        timeout_seconds=timeout_seconds,
     )
     return DicomReportSender([address], calling_ae_title="BONEAGE")
 
@@ -247,7 +250,9 @@ def test_a_destination_that_is_down_is_unavailable() -> None:
 
 def test_an_unknown_host_is_unavailable() -> None:
     address = DestinationAddress(
-        name="pacs", ae_title="PACS", host="pacs.invalid", port=104, timeout_seconds=5
+        name="pacs",
+        peer=Peer(host="pacs.invalid", port=104, ae_title="PACS"),
+        timeout_seconds=5,
     )
     with pytest.raises(Transient) as caught:
         DicomReportSender([address], calling_ae_title="BONEAGE").send("pacs", report())

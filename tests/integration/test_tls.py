@@ -285,11 +285,8 @@ def test_reports_go_to_a_destination_over_tls_and_only_to_the_right_one(
             [
                 DestinationAddress(
                     name=name,
-                    ae_title="PACS",
-                    host="127.0.0.1",
-                    port=port,
+                    peer=Peer(host="127.0.0.1", port=port, ae_title="PACS", tls=held.client),
                     timeout_seconds=10,
-                    tls=held.client,
                 )
                 for name, port in zip(("right", "wrong"), ports, strict=True)
             ],

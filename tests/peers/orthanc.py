@@ -44,6 +44,12 @@ class Orthanc:
         with urllib.request.urlopen(request, timeout=120) as answer:
             return json.load(answer)
 
+    def delete(self, path: str) -> None:
+        """DELETE of its REST interface."""
+        request = urllib.request.Request(self.url + path, method="DELETE")
+        with urllib.request.urlopen(request, timeout=30):
+            pass
+
     def reports(self) -> list[dict[str, Any]]:
         """Simplified tags of every stored SR instance."""
         series = [item for item in self.get("/series?expand") if _modality(item) == "SR"]

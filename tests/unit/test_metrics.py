@@ -40,6 +40,7 @@ metrics.stage_finished(Stage.INFER, "done", 0.2)
 metrics.exam_ended(Outcome.NOT_ASSESSED, Reason.SEX_MISSING)
 metrics.exam_delivered(4.0)
 metrics.delivery_answered("pacs", Verdict.STORED)
+metrics.report_lost("pacs")
 metrics.job_parked(Stage.DELIVER, Fault.DESTINATION_REFUSED)
 metrics.engine_event(Outcome.IGNORED)
 metrics.network_runs_on("cpu")
@@ -170,6 +171,7 @@ def test_what_the_ledger_says_is_computed_at_scrape_time(folder: Path) -> None:
         "infer": 12.5,
         "report": 0,
         "deliver": 0,
+        "confirm": 0,
     }
     assert found["dicom_node_disk_used_bytes"] == {"": 3}
     assert found["dicom_node_disk_size_bytes"] == {"": 4}

@@ -291,4 +291,4 @@ def test_a_result_that_comes_after_the_lease_is_dropped() -> None:
     assert node.ledger.jobs[late.job_id].state is JobState.DONE
     assert node.ledger.exams[exam_id].outcome is Outcome.PENDING
     with pytest.raises(LeaseLost):
-        node.ledger.complete_deliver(late)
+        node.ledger.complete_deliver(late, confirm=False)

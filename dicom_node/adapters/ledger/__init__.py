@@ -1,6 +1,7 @@
 """The local database of states and results: SQLite through SQLAlchemy Core."""
 
+from dicom_node.adapters.ledger.commitments import SqlCommitments, SqlPromises
 from dicom_node.adapters.ledger.ledger import SqlLedger
 from dicom_node.adapters.ledger.queries import OperatorLedger
 
-__all__ = ["OperatorLedger", "SqlLedger"]
+__all__ = ["OperatorLedger", "SqlCommitments", "SqlLedger", "SqlPromises"]

@@ -22,7 +22,14 @@ from sqlalchemy import (
 
 from dicom_node.adapters.ledger.schema import LEASED, QUEUED, jobs, journal
 from dicom_node.domain.errors import Fault, LeaseLost
-from dicom_node.domain.job import Job, JobEvent, JobState, Stage, next_state
+from dicom_node.domain.job import (
+    TO_DESTINATIONS,
+    Job,
+    JobEvent,
+    JobState,
+    Stage,
+    next_state,
+)
 from dicom_node.domain.retry import CAP_SECONDS, MAX_CRASHES
 
 JOB_COLUMNS: tuple[Column[Any], ...] = (
@@ -61,6 +68,10 @@ class JournalLine(StrEnum):
     NOTHING_TO_DELIVER = "nothing_to_deliver"
     ANSWERED = "answered"
     DELIVERED = "delivered"
+    COMMITMENT_ASKED = "commitment_asked"
+    EVIDENCE = "evidence"
+    CONFIRMED = "confirmed"
+    SENT_AGAIN = "sent_again"
     RETRY_LATER = "retry_later"
     LEASE_EXPIRED = "lease_expired"
     PARKED = "parked"
@@ -116,13 +127,13 @@ def mend_clock_step(connection: Connection, *, now: datetime) -> int:
 
 
 def hurry(connection: Connection, destination: str) -> int:
-    """Deliveries that wait because their destination did not answer are due now, the oldest first;
+    """Jobs that wait because their destination did not answer are due now, the oldest first;
     return their number."""
     waiting = (
         update(jobs)
         .where(
             text(QUEUED),
-            jobs.c.stage == Stage.DELIVER,
+            jobs.c.stage.in_(TO_DESTINATIONS),
             jobs.c.destination == destination,
             jobs.c.fault == Fault.DESTINATION_UNAVAILABLE,
             jobs.c.run_after > jobs.c.created_at,

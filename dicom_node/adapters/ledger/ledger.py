@@ -33,7 +33,7 @@ from dicom_node.domain.delivery import Answer, Delivery, PreviousReport, ReportO
 from dicom_node.domain.eligibility import Reason
 from dicom_node.domain.errors import Fault
 from dicom_node.domain.exam import UNKNOWN_SENDER, Exam, Instance, Outcome, Receipt
-from dicom_node.domain.job import Job, JobEvent, Stage
+from dicom_node.domain.job import TO_DESTINATIONS, Job, JobEvent, Stage
 from dicom_node.domain.retry import Park, RetryAt
 from dicom_node.ports import Clock, Eligibility
 
@@ -111,9 +111,11 @@ class SqlLedger:
             return steps.hurry(connection, destination)
 
     def open_destinations(self) -> frozenset[str]:
-        """Destinations that queued DELIVER jobs name."""
+        """Destinations that queued jobs name."""
         named = (
-            select(jobs.c.destination).where(text(QUEUED), jobs.c.stage == Stage.DELIVER).distinct()
+            select(jobs.c.destination)
+            .where(text(QUEUED), jobs.c.stage.in_(TO_DESTINATIONS))
+            .distinct()
         )
         with self._database.read() as connection:
             return frozenset(connection.execute(named).scalars())
@@ -258,10 +260,13 @@ class SqlLedger:
         with self._database.read() as connection:
             return rows.delivered(connection, exam_id, destination)
 
-    def complete_deliver(self, job: Job) -> None:
-        """All objects are stored at the destination."""
-        with self._complete(job, JournalLine.DELIVERED):
-            pass
+    def complete_deliver(self, job: Job, *, confirm: bool) -> None:
+        """All objects are stored at the destination; with ``confirm``, job(CONFIRM) is queued."""
+        with self._complete(job, JournalLine.DELIVERED) as (connection, now):
+            if confirm:
+                steps.enqueue(
+                    connection, job.exam_id, Stage.CONFIRM, now=now, destination=job.destination
+                )
 
     def fail(self, job: Job, decision: RetryAt | Park) -> None:
         """Queue the job again or park it."""

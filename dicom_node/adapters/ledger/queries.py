@@ -8,8 +8,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection, func, select, text
 
+from dicom_node.adapters.ledger import commitments, rows
 from dicom_node.adapters.ledger import jobs as steps
-from dicom_node.adapters.ledger import rows
 from dicom_node.adapters.ledger.database import Database
 from dicom_node.adapters.ledger.jobs import JOB_COLUMNS, JournalLine, to_job
 from dicom_node.adapters.ledger.schema import (
@@ -22,6 +22,7 @@ from dicom_node.adapters.ledger.schema import (
     reports,
 )
 from dicom_node.domain.assessment import Note, Prediction, notes_for_reader
+from dicom_node.domain.commitment import Evidence
 from dicom_node.domain.delivery import ReportKind, Verdict
 from dicom_node.domain.errors import Fault
 from dicom_node.domain.exam import Exam, Outcome
@@ -68,6 +69,12 @@ class DeliveryAnswer:
     sent_sop_instance_uid: str
     """As what the object was sent: see ``SOP_CLASSES`` in ``dicom_node/domain/delivery.py``."""
     answered_at: datetime
+    evidence: Evidence | None
+    """What is known beyond the status; None where the destination was not asked or has not
+    answered."""
+    evidence_at: datetime | None
+    losses: int
+    """How often the destination lost it after a success."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,6 +283,8 @@ class OperatorLedger:
                 steps.operate(connection, job, step, **values)
             except ForbiddenTransition as error:
                 raise ForbiddenTransition(f"job {job_id}: {error}") from None
+            if step is JobEvent.RETRY and job.stage is Stage.CONFIRM:
+                commitments.begin_again(connection, job)
             steps.note_job(connection, job, line, now=now)
 
 

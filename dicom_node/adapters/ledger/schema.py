@@ -31,6 +31,7 @@ from sqlalchemy import (
     text,
 )
 
+from dicom_node.domain.commitment import Evidence
 from dicom_node.domain.delivery import ReportKind, Verdict
 from dicom_node.domain.errors import Fault
 from dicom_node.domain.exam import Laterality, Outcome, Sex
@@ -149,7 +150,7 @@ jobs = Table(
     Column("fault", _words(Fault, name="fault", closed=False)),
     Column("detail", String, nullable=False),
     CheckConstraint("attempt >= 0 AND crashes >= 0", name="counts"),
-    CheckConstraint("(stage = 'deliver') = (destination <> '')", name="destination"),
+    CheckConstraint("(stage IN ('deliver', 'confirm')) = (destination <> '')", name="destination"),
     CheckConstraint("(state = 'leased') = (lease_expires_at IS NOT NULL)", name="lease"),
     CheckConstraint("(state = 'leased') = (owner IS NOT NULL)", name="owner"),
     CheckConstraint("state <> 'parked' OR fault IS NOT NULL", name="parked_why"),
@@ -203,6 +204,35 @@ deliveries = Table(
     Column("sent_sop_class_uid", String(64), nullable=False),
     Column("sent_sop_instance_uid", String(64), nullable=False),
     Column("answered_at", UtcSeconds, nullable=False),
+    Column("evidence", _words(Evidence, name="evidence")),
+    Column("evidence_at", UtcSeconds),
+    Column("losses", Integer, nullable=False, server_default="0"),
+    CheckConstraint("(evidence IS NOT NULL) = (evidence_at IS NOT NULL)", name="evidence_when"),
+)
+
+commitment_requests = Table(
+    "commitment_requests",
+    metadata,
+    Column("transaction_uid", String(64), primary_key=True),
+    Column("exam_id", ForeignKey("exams.exam_id"), nullable=False),
+    Column("destination", String(64), nullable=False),
+    Column("requested_at", UtcSeconds, nullable=False),
+    Index("commitment_requests_of_exam", "exam_id", "destination"),
+)
+
+commitment_promises = Table(
+    "commitment_promises",
+    metadata,
+    Column("promise_id", Integer, primary_key=True),
+    Column("ae_title", String(16), nullable=False),
+    Column("transaction_uid", String(64), nullable=False),
+    Column("institution_id", String(64), nullable=False),
+    Column("objects", JSON, nullable=False),
+    Column("asked_at", UtcSeconds, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("run_after", UtcSeconds),
+    UniqueConstraint("ae_title", "transaction_uid", name="uq_commitment_promises_transaction"),
+    Index("commitment_promises_due", "run_after", sqlite_where=text("run_after IS NOT NULL")),
 )
 
 journal = Table(

@@ -10,12 +10,13 @@ import contextlib
 import errno
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from pydicom.uid import UID
-from pynetdicom import AE, _config, evt
+from pynetdicom import AE, _config, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
@@ -29,6 +30,8 @@ _config.STORE_SEND_CHUNKED_DATASET = True
 _config.LOG_HANDLER_LEVEL = "none"
 _config.LOG_REQUEST_IDENTIFIERS = False
 _config.LOG_RESPONSE_IDENTIFIERS = False
+
+Handlers = Sequence[tuple[evt.EventType, Callable[..., Any], list[Any]]]
 
 MAX_CONTEXTS = 128
 """Presentation contexts of one association: odd ids from 1 to 255 (PS3.8 9.3.2.2)."""
@@ -80,8 +83,11 @@ def negotiate(
     *,
     calling_ae_title: str,
     timeout_seconds: float,
+    handlers: Handlers = (),
+    provides: Sequence[str] = (),
 ) -> Association:
     """Request an association on an open connection, which it then owns; wait for the answer.
+    ``handlers``: for what the peer asks on it.
 
     The result may not be established: :func:`refusal` says why. Raises ``OSError`` when the peer
     has reset the connection already.
@@ -100,10 +106,12 @@ def negotiate(
         peer.port,
         contexts=list(contexts),
         ae_title=peer.ae_title,
+        ext_neg=[build_role(sop_class, scp_role=True) for sop_class in provides],
         evt_handlers=[
             (evt.EVT_DATA_SENT, _acknowledge_at_once, [connection]),
             # pynetdicom leaves the descriptor open where the peer closes first
             (evt.EVT_CONN_CLOSE, lambda _event: connection.close()),
+            *handlers,
         ],
     )
     if not association.is_established:
@@ -135,8 +143,11 @@ def open_association(
     *,
     calling_ae_title: str,
     timeout_seconds: float,
+    handlers: Handlers = (),
+    provides: Sequence[str] = (),
 ) -> Association:
-    """An established association.
+    """An established association. ``provides``: SOP classes of which this side is the provider
+    (PS3.7 D.3.3.4).
 
     Raises ``Transient`` (DESTINATION_UNAVAILABLE) when nobody answers or the peer rejects for now,
     ``Permanent`` (DESTINATION_REFUSED) when it rejects for good or accepts no context.
@@ -148,6 +159,8 @@ def open_association(
             contexts,
             calling_ae_title=calling_ae_title,
             timeout_seconds=timeout_seconds,
+            handlers=handlers,
+            provides=provides,
         )
     except OSError as error:
         raise Transient(

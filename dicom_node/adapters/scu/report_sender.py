@@ -29,7 +29,6 @@ from dicom_node.domain.delivery import (
     ReportObject,
 )
 from dicom_node.domain.errors import Fault, Permanent, Transient
-from dicom_node.tls import ContextSource
 from sr_templates.uids import derived_uid
 
 REPORT_CLASSES: tuple[str, ...] = tuple(dict.fromkeys(chain(*SOP_CLASSES.values())))
@@ -51,11 +50,8 @@ class DestinationAddress:
     """A configured PACS. ``timeout_seconds`` holds for connecting and for every answer."""
 
     name: str
-    ae_title: str
-    host: str
-    port: int
+    peer: Peer
     timeout_seconds: float
-    tls: ContextSource | None = None
 
 
 class DicomReportSender:
@@ -107,12 +103,7 @@ class _Line:
     """The way to one destination."""
 
     def __init__(self, destination: DestinationAddress, calling_ae_title: str) -> None:
-        self._peer = Peer(
-            host=destination.host,
-            port=destination.port,
-            ae_title=destination.ae_title,
-            tls=destination.tls,
-        )
+        self._peer = destination.peer
         self._name = destination.name
         self._timeout_seconds = float(destination.timeout_seconds)
         self._calling_ae_title = calling_ae_title

@@ -1,0 +1,199 @@
+"""Asks destinations whether they keep what they have stored: Storage Commitment SCU (PS3.4 Annex J)
+and Query SCU (PS3.4 Annex C)."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import evt
+from pynetdicom.association import Association
+
+from dicom_node.adapters.scu.association import Peer, contexts_for, open_association
+from dicom_node.commitment import (
+    PUSH_MODEL,
+    PUSH_MODEL_INSTANCE,
+    REQUEST_ACTION,
+    SUCCESS,
+    ResultHandler,
+    action_information,
+    event_report_status,
+)
+from dicom_node.domain.commitment import CommitmentRequest, Evidence, Proof, SentObject
+from dicom_node.domain.errors import Fault, Permanent, Transient
+
+STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
+_PENDING = frozenset({0xFF00, 0xFF01})
+_SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+_IDLE_SECONDS = 10.0
+"""So long an association stays open for the result, which may come on it."""
+_MARGIN_SECONDS = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifiedDestination:
+    """A configured PACS and how it proves what it keeps."""
+
+    name: str
+    peer: Peer
+    timeout_seconds: float
+    proof: Proof
+
+
+class DicomVerifier:
+    """The port ``DeliveryVerifier`` over the network. Safe to use from several threads.
+
+    ``told``: takes results that come on the association on which they were asked for; the others
+    come to the receiver.
+    """
+
+    def __init__(
+        self,
+        destinations: Iterable[VerifiedDestination],
+        *,
+        calling_ae_title: str,
+        told: ResultHandler,
+    ) -> None:
+        self._lines = {
+            item.name: _Line(item, calling_ae_title, told)
+            for item in destinations
+            if item.proof is not Proof.STATUS
+        }
+
+    def verify(
+        self, destination: str, sent: Sequence[SentObject], *, transaction_uid: str
+    ) -> Mapping[str, Evidence]:
+        """Ask for the objects: what a query finds is known at once, a commitment comes later.
+
+        Raises ``Transient`` (DESTINATION_UNAVAILABLE, DESTINATION_BUSY) without a usable answer,
+        ``Permanent`` (DESTINATION_REFUSED) when the destination rejects the association for good or
+        does not offer the service.
+        """
+        return self._lines[destination].verify(sent, transaction_uid)
+
+    def close(self) -> None:
+        """Release every open association."""
+        for line in self._lines.values():
+            line.close()
+
+
+class _Line:
+    """The way to one destination."""
+
+    def __init__(
+        self, destination: VerifiedDestination, calling_ae_title: str, told: ResultHandler
+    ) -> None:
+        self._destination = destination
+        self._calling_ae_title = calling_ae_title
+        self._told = told
+        self._association: Association | None = None
+        self._used_at = 0.0
+        self._lock = threading.Lock()
+
+    def verify(self, sent: Sequence[SentObject], transaction_uid: str) -> Mapping[str, Evidence]:
+        """By the destination's way of proof."""
+        with self._lock:
+            association = self._kept_association() or self._open()
+            try:
+                if self._destination.proof is Proof.QUERY:
+                    return {
+                        item.reference.sop_instance_uid: self._query(association, item)
+                        for item in sent
+                    }
+                self._request(association, sent, transaction_uid)
+            except RuntimeError:  # the association ended since it was looked at
+                raise self._no_answer() from None
+            finally:
+                self._used_at = time.monotonic()
+        return {}
+
+    def close(self) -> None:
+        """Release the association, if there is one."""
+        with self._lock:
+            if self._association is not None:
+                self._association.release()
+                self._association = None
+
+    def _kept_association(self) -> Association | None:
+        fresh = time.monotonic() - self._used_at < _IDLE_SECONDS - _MARGIN_SECONDS
+        kept = self._association
+        return kept if kept is not None and kept.is_established and fresh else None
+
+    def _open(self) -> Association:
+        self._association = None
+        query = self._destination.proof is Proof.QUERY
+        service = STUDY_ROOT_FIND if query else PUSH_MODEL
+        try:
+            association = open_association(
+                self._destination.peer,
+                contexts_for([(service, syntax) for syntax in _SYNTAXES]),
+                calling_ae_title=self._calling_ae_title,
+                timeout_seconds=self._destination.timeout_seconds,
+                handlers=[(evt.EVT_N_EVENT_REPORT, self._on_event_report, [])],
+            )
+        except Permanent as error:
+            setting = "verify_by_query" if query else "storage_commitment"
+            raise Permanent(
+                error.fault,
+                f"{error}; {self._destination.name} does not offer what {setting} needs: enable "
+                f"{UID(service).name} there, or set {setting} = false",
+            ) from None
+        association.network_timeout = _IDLE_SECONDS
+        association.network_timeout_response = "A-RELEASE"
+        self._association = association
+        return association
+
+    def _on_event_report(self, event: evt.Event) -> tuple[int, None]:
+        """The result on the association on which it was asked for."""
+        return event_report_status(lambda: event.event_information, self._told), None
+
+    def _request(
+        self, association: Association, sent: Sequence[SentObject], transaction_uid: str
+    ) -> None:
+        """Request commitment to all objects at once (PS3.4 J.3.2)."""
+        request = CommitmentRequest(
+            transaction_uid=transaction_uid, references=tuple(item.reference for item in sent)
+        )
+        answer, _ = association.send_n_action(
+            action_information(request), REQUEST_ACTION, PUSH_MODEL, PUSH_MODEL_INSTANCE
+        )
+        self._check(answer.get("Status"), "N-ACTION")
+
+    def _query(self, association: Association, item: SentObject) -> Evidence:
+        """Look for one object at the IMAGE level (PS3.4 C.6.2)."""
+        wanted = Dataset()
+        wanted.QueryRetrieveLevel = "IMAGE"
+        wanted.StudyInstanceUID = item.study_instance_uid
+        wanted.SeriesInstanceUID = item.series_instance_uid
+        wanted.SOPInstanceUID = item.reference.sop_instance_uid
+        found = Evidence.LOST
+        for answer, identifier in association.send_c_find(wanted, STUDY_ROOT_FIND):
+            status = answer.get("Status")
+            if status not in _PENDING:
+                self._check(status, "C-FIND")
+            elif identifier is not None and identifier.get("SOPInstanceUID") == (
+                wanted.SOPInstanceUID
+            ):
+                found = Evidence.KEPT
+        return found
+
+    def _check(self, status: int | None, asked: str) -> None:
+        if status is None:
+            raise self._no_answer()
+        if status != SUCCESS:
+            raise Transient(
+                Fault.DESTINATION_BUSY,
+                f"destination {self._destination.name} answered the {asked} with status "
+                f"{status:04X}: it is asked again",
+            )
+
+    def _no_answer(self) -> Transient:
+        return Transient(
+            Fault.DESTINATION_UNAVAILABLE,
+            f"destination {self._destination.name} ({self._destination.peer}) did not say whether "
+            "it keeps the report: it is asked again",
+        )
