@@ -3,6 +3,7 @@ person."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 
 
@@ -42,7 +43,11 @@ class NodeError(Exception):
 
 
 class Transient(NodeError):
-    """Trying again later may succeed."""
+    """Trying again later may succeed: at ``again_at`` where that is known."""
+
+    def __init__(self, fault: Fault, message: str, *, again_at: datetime | None = None) -> None:
+        super().__init__(fault, message)
+        self.again_at = again_at
 
 
 class Permanent(NodeError):

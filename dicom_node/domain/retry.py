@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from dicom_node.domain.errors import Fault, NodeError, Permanent
+from dicom_node.domain.errors import Fault, NodeError, Permanent, Transient
 from dicom_node.domain.job import Job
 
 BASE_SECONDS = 5.0
@@ -53,7 +53,8 @@ def after_failure(job: Job, error: Exception, *, now: datetime, fraction: float)
     if now - job.created_at > MAX_AGE:
         return Park(fault=error.fault, detail=f"given up after {MAX_AGE.days} days: {error}")
     delay = timedelta(seconds=backoff_seconds(job.attempt, fraction))
-    return RetryAt(run_after=now + delay, fault=error.fault, detail=str(error))
+    again_at = error.again_at if isinstance(error, Transient) else None
+    return RetryAt(run_after=again_at or now + delay, fault=error.fault, detail=str(error))
 
 
 def _may_be_a_passing_refusal(job: Job, error: Permanent) -> bool:

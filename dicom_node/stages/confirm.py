@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from uuid import uuid4
 
 from dicom_node.domain.commitment import ASK_AGAIN, MAX_LOSSES, Proof, SentObject
@@ -11,6 +12,8 @@ from dicom_node.domain.job import Job
 from dicom_node.logs import log
 from dicom_node.metrics import report_lost
 from dicom_node.ports import Clock, Commitments, DeliveryVerifier
+
+_SOON_ATTEMPTS = 2
 
 
 class Confirm:
@@ -59,12 +62,19 @@ class Confirm:
         if found:
             self._commitments.record(job, found)
 
+    def _again_at(self, job: Job) -> datetime | None:
+        """A result makes the job due by itself, but one that comes in this moment would not: so the
+        first looks follow soon."""
+        asked_at = self._commitments.asked_at(job)
+        return asked_at + ASK_AGAIN if asked_at and job.attempt > _SOON_ATTEMPTS else None
+
     def _settle(self, job: Job, sent: Sequence[SentObject]) -> None:
         if not all(item.lost for item in sent):
             raise Transient(
                 Fault.COMMITMENT_PENDING,
                 f"destination {job.destination} has not yet said that it keeps the report: "
                 "it is asked again",
+                again_at=self._again_at(job),
             )
         if any(item.losses >= MAX_LOSSES for item in sent):
             raise Permanent(

@@ -149,6 +149,18 @@ def test_an_object_is_asked_for_as_it_was_sent(site: Site) -> None:
     assert site.operator.exam_details(exam).deliveries[0].evidence is Evidence.KEPT
 
 
+def test_a_silent_destination_costs_an_attempt_an_hour(site: Site, exam_id: int) -> None:
+    for _ in range(3):
+        pending(site)
+        site.clock.advance(60)
+    assert claim(site.ledger, Stage.CONFIRM) == []
+    site.clock.advance(ASK_AGAIN.total_seconds() - 180)
+    pending(site)
+    assert len(site.pacs.asked) == 2
+    assert site.commitments.record_result(site.result())
+    site.run()
+
+
 def test_without_an_answer_it_is_asked_again_after_an_hour_only(site: Site, exam_id: int) -> None:
     pending(site)
     site.clock.advance(timedelta(minutes=30).total_seconds())
