@@ -43,7 +43,7 @@ lint: $(VENV)/dev.installed ## ruff, mypy --strict and the import contracts
 		else echo "types are not checked: that needs PyTorch"; fi
 	$(BIN)/lint-imports
 
-peers: ## DCMTK, Orthanc, PostgreSQL and Prometheus from Debian, where they are missing and root permits
+peers: ## DCMTK, Orthanc, PostgreSQL, Prometheus and rsyslog from Debian, where they are missing and root permits
 	@bash .ci/peers
 
 lock: ## renew the lock files from pyproject.toml

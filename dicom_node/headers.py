@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -21,6 +22,7 @@ from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag, Tag
 
 from dicom_node.domain.assessment import DAYS_PER_MONTH
+from dicom_node.domain.audit import Subject
 from dicom_node.domain.errors import Fault, Permanent, Transient
 from dicom_node.domain.exam import Header, Laterality
 from dicom_node.domain.receipt import Identity
@@ -31,6 +33,13 @@ _T = TypeVar("_T")
 _SOP_INSTANCE_UID = Tag("SOPInstanceUID")
 _MAX_VALUE_BYTES = 65_536
 """Longer values of the attributes below are no honest header; converting them can take minutes."""
+_HEAD_BYTES = 65_536
+"""What is read of an object to say whose it is: some thousand elements at most."""
+_STUDY_INSTANCE_UID = Tag("StudyInstanceUID")
+_SUBJECT_TAGS: list[BaseTag | int] = [
+    Tag(keyword)
+    for keyword in ("SpecificCharacterSet", "PatientName", "PatientID", "StudyInstanceUID")
+]
 _MONTHS_PER_UNIT = {"D": 1 / DAYS_PER_MONTH, "W": 7 / DAYS_PER_MONTH, "M": 1.0, "Y": 12.0}
 _DATE = re.compile(r"(\d{4})([.\-/]?)(\d{2})\2(\d{2})")
 _AGE = re.compile(r"(\d{1,3})([DWMY])")
@@ -106,6 +115,27 @@ def read_identity(path: Path) -> Identity:
     return _read(path, _identity)
 
 
+def read_subject(path: Path) -> Subject:
+    """Study and patient of a DICOM file, for the audit trail; not more than the file's head.
+
+    Nothing of it decides anything: what cannot be read is "", and nothing is raised.
+    """
+    try:
+        with path.open("rb") as file:
+            return subject_in(file.read(_HEAD_BYTES))
+    except OSError:
+        return Subject()
+
+
+def subject_in(encoded: bytes) -> Subject:
+    """As :func:`read_subject`, for the bytes of a DICOM file."""
+    try:
+        with _quiet():
+            return _subject(BytesIO(encoded[:_HEAD_BYTES]))
+    except Exception:  # noqa: BLE001  hostile bytes raise anything in pydicom
+        return Subject()
+
+
 def _read(path: Path, parse: Callable[[BinaryIO], _T]) -> _T:
     try:
         with path.open("rb") as file, _quiet():
@@ -143,6 +173,19 @@ def _identity(file: BinaryIO) -> Identity:
         sop_class_uid=str(dataset.SOPClassUID),
         sop_instance_uid=str(dataset.SOPInstanceUID),
         transfer_syntax_uid=str(dataset.file_meta.TransferSyntaxUID),
+    )
+
+
+def _subject(head: BytesIO) -> Subject:
+    def behind_head(tag: BaseTag, _vr: str | None, length: int) -> bool:
+        return tag > _STUDY_INSTANCE_UID or length > _HEAD_BYTES
+
+    dataset = read_partial(head, behind_head, specific_tags=_SUBJECT_TAGS)
+    read = _Attributes(dataset, invalid=[])
+    return Subject(
+        study_instance_uid=read.text("StudyInstanceUID"),
+        patient_id=read.text("PatientID"),
+        patient_name=read.text("PatientName"),
     )
 
 

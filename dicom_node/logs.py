@@ -196,6 +196,13 @@ EVENTS: Mapping[str, Event] = {
     ),
     "job_parked": _event("error", "a person must look at a job", *_JOB, "fault", "error"),
     "lease_lost": _event("warning", "another worker owns the job now", *_JOB),
+    "audit_failed": _event(
+        "error", "a message of the audit trail could not be recorded and is lost", "error"
+    ),
+    "audit_waits": _event(
+        "error", "messages of the audit trail wait: the file or the repository takes none", "error"
+    ),
+    "audit_goes_on": _event("info", "what waited of the audit trail was taken"),
     "unexpected_error": _event("error", "an error that nothing handles", "error"),
     "library_message": _event(
         "warning", "a library warned; its text may quote values and is not written",

@@ -90,8 +90,12 @@ METRICS: tuple[Metric, ...] = (
         labels=("destination",),
     ),
     _counter("dicom_node_process_restarts_total", "Processes that ended unasked", "process"),
+    _counter("dicom_node_audit_failed_total", "Audit messages that could not be recorded"),
+    _counter("dicom_node_audit_forwarded_total", "Audit messages that reached their place"),
+    _at_scrape("dicom_node_audit_waiting", "Audit messages that wait"),
     _at_scrape("dicom_node_jobs", "Jobs in the ledger that are not done", "stage", "state"),
     _at_scrape("dicom_node_oldest_job_seconds", "Age of the oldest job that waits", "stage"),
+    _at_scrape("dicom_node_oldest_parked_job_seconds", "Age of the oldest parked job", "stage"),
     _at_scrape("dicom_node_disk_used_bytes", "Used space of the data folder's file system"),
     _at_scrape("dicom_node_disk_size_bytes", "Size of the data folder's file system"),
 )  # fmt: skip
@@ -104,6 +108,8 @@ class Reading:
 
     jobs: Mapping[tuple[Stage, JobState], int]
     oldest_job_seconds: Mapping[Stage, float]
+    oldest_parked_job_seconds: Mapping[Stage, float]
+    audit_waiting: int
     disk_used_bytes: int
     disk_size_bytes: int
 
@@ -242,6 +248,16 @@ def process_restarted(process: str) -> None:
     _count("dicom_node_process_restarts_total", process=process)
 
 
+def audit_failed() -> None:
+    """A message of the audit trail is lost."""
+    _count("dicom_node_audit_failed_total")
+
+
+def audit_forwarded(messages: int) -> None:
+    """Messages of the audit trail are where they stay."""
+    _count("dicom_node_audit_forwarded_total", messages)
+
+
 def exposition(read: Callable[[], Reading]) -> bytes:
     """The whole node's metrics in the Prometheus text format.
 
@@ -286,9 +302,12 @@ def _samples(reading: Reading) -> dict[str, list[tuple[tuple[str, ...], float]]]
     """Metric name to its label values and numbers."""
     jobs = {(stage, state): 0 for stage in Stage for state in _WAITING} | dict(reading.jobs)
     oldest = dict.fromkeys(Stage, 0.0) | dict(reading.oldest_job_seconds)
+    parked = dict.fromkeys(Stage, 0.0) | dict(reading.oldest_parked_job_seconds)
     return {
         "dicom_node_jobs": [((stage, state), count) for (stage, state), count in jobs.items()],
         "dicom_node_oldest_job_seconds": [((stage,), age) for stage, age in oldest.items()],
+        "dicom_node_oldest_parked_job_seconds": [((stage,), age) for stage, age in parked.items()],
+        "dicom_node_audit_waiting": [((), reading.audit_waiting)],
         "dicom_node_disk_used_bytes": [((), reading.disk_used_bytes)],
         "dicom_node_disk_size_bytes": [((), reading.disk_size_bytes)],
     }

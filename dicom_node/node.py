@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from dicom_node import __version__, metrics
+from dicom_node.adapters.audit import waiting
 from dicom_node.adapters.bell import EventBell
 from dicom_node.adapters.ledger import OperatorLedger
 from dicom_node.adapters.ledger.migrate import migrate
 from dicom_node.adapters.reference_tables import load_reference_table
+from dicom_node.audit import audited_model, audited_run
 from dicom_node.domain.errors import Fault, NodeError, Permanent, Transient
 from dicom_node.domain.exam import UNKNOWN_SENDER, Instance, Receipt
 from dicom_node.headers import read_identity
@@ -98,7 +100,8 @@ def serve(settings: Settings, config: str | None) -> None:
             tls_port=listening_tls.getsockname()[1] if listening_tls else None,
         )
         log("node_started", version=__version__, port=port, seconds=time.monotonic() - begun)
-        supervisor.run(stop)
+        with audited_run(wiring, config):
+            supervisor.run(stop)
         os.close(held)
         health.stop()
     log("node_stopped", exit_code=0)
@@ -107,7 +110,7 @@ def serve(settings: Settings, config: str | None) -> None:
 def _check_parts(wiring: Wiring) -> None:
     """Refuse to start on a model or reference table that no process could use."""
     load_reference_table(wiring.settings.inference.reference)
-    wiring.predictor.verify()
+    audited_model(wiring)
     if wiring.certificates is not None:
         wiring.certificates.server()
 
@@ -282,7 +285,7 @@ def _health_server(wiring: Wiring, supervisor: Supervisor, stop: threading.Event
         bind=settings.node.bind,
         checks={"processes": processes, "disk": disk, "ledger": ledger, "draining": draining},
         live=live,
-        metrics=lambda: metrics.exposition(lambda: _reading(folders.root, operator)),
+        metrics=lambda: metrics.exposition(lambda: _reading(folders, operator)),
     )
 
 
@@ -290,11 +293,13 @@ def _silent(seconds: float, stop: threading.Event) -> bool:
     return seconds > _SILENT_LOOP_SECONDS and not stop.is_set()
 
 
-def _reading(root: Path, operator: OperatorLedger) -> metrics.Reading:
-    usage = shutil.disk_usage(root)
+def _reading(folders: Folders, operator: OperatorLedger) -> metrics.Reading:
+    usage = shutil.disk_usage(folders.root)
     return metrics.Reading(
         jobs=operator.queue_depths(),
         oldest_job_seconds=operator.oldest_job_seconds(),
+        oldest_parked_job_seconds=operator.oldest_parked_job_seconds(),
+        audit_waiting=len(waiting(folders.audit)),
         disk_used_bytes=usage.used,
         disk_size_bytes=usage.total,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dicom_node.domain.assessment import Assessment, Note, Prediction, PriorResult
+from dicom_node.domain.audit import AuditMessage
 from dicom_node.domain.commitment import (
     CommitmentRequest,
     CommitmentResult,
@@ -344,6 +345,14 @@ class ReportSender(Protocol):
         """
 
 
+class AuditTrail(Protocol):
+    """The record of who did what with whose images (PS3.15 A.5)."""
+
+    def record(self, message: AuditMessage) -> bool:
+        """Put a message on stable storage. It raises nothing: False when the message is lost, which
+        the log and the metrics say too."""
+
+
 class HeaderReader(Protocol):
     """Reads a DICOM file's header without its pixels."""
 
@@ -353,6 +362,7 @@ class HeaderReader(Protocol):
 
 
 __all__ = [
+    "AuditTrail",
     "Clock",
     "Commitments",
     "DeliveryVerifier",

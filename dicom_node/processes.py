@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from dicom_node import metrics
 from dicom_node.adapters.bell import EventBell
+from dicom_node.audit import audited_model
 from dicom_node.domain.commitment import CommitmentResult, Proof
 from dicom_node.domain.errors import Fault, Permanent
 from dicom_node.domain.job import TO_DESTINATIONS, Job, Stage
@@ -106,6 +107,7 @@ def _receive(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Ev
         commitment=CommitmentProvider(promises=wiring.promises, commit=wiring.commit, told=told),
         stored=lambda _: bell.ring(),
         disk_used_percent=wiring.spool.usage_percent,
+        witness=wiring.witness(name),
     )
     receiver.start()
     _say_ready(wiring, name)
@@ -183,6 +185,10 @@ def _deliver(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Ev
     )
     schedule.start()
     threads = [lane.start(stop) for lane in lanes]
+    audit = threading.Thread(
+        target=wiring.audit_forwarder.run, args=(stop,), name="audit", daemon=True
+    )
+    audit.start()
     _say_ready(wiring, name)
     bell = EventBell(inherited.delivery_bell)
     while not stop.is_set():
@@ -193,6 +199,7 @@ def _deliver(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Ev
             raise SystemExit(1)  # the lane has logged why; the supervisor starts all lanes anew
     for thread in threads:
         thread.join()
+    audit.join()
     schedule.stop()
     wiring.sender.close()
     wiring.verifier.close()
@@ -307,7 +314,7 @@ def _check_model(wiring: Wiring) -> None:
     """Say so when a file of the model has changed. The loaded model goes on; a restart would refuse
     the changed one."""
     try:
-        wiring.predictor.verify()
+        audited_model(wiring)
     except Permanent as error:
         log("model_changed", error=error)
 

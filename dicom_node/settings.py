@@ -179,6 +179,14 @@ class InferenceSettings(_Section):
         return self
 
 
+class AuditSettings(_Section):
+    """``[audit]``: who did what with whose images (PS3.15 A.5)."""
+
+    enabled: bool = True
+    syslog_host: str | None = None
+    syslog_port: Annotated[int, Field(ge=1, le=65535)] = 6514
+
+
 class Settings(BaseSettings):
     """The whole configuration; without a file the embedded defaults run a node on this machine."""
 
@@ -192,6 +200,7 @@ class Settings(BaseSettings):
     institutions: tuple[InstitutionSettings, ...] = ()
     destinations: tuple[DestinationSettings, ...] = ()
     inference: InferenceSettings = InferenceSettings()
+    audit: AuditSettings = AuditSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -217,6 +226,8 @@ class Settings(BaseSettings):
             _check_objects(institution, self.destinations)
         _check_tls(self.tls, self.institutions, self.destinations)
         _check_requesters(self.institutions)
+        if self.audit.syslog_host is not None and not self.tls.available:
+            raise ValueError("audit.syslog_host needs certificate, key and ca under [tls]")
         titles = [t for institution in self.institutions for t in institution.calling_ae_titles]
         if twins := _twice(titles):
             raise ValueError(f"calling AE titles of more than one institution: {twins}")

@@ -7,6 +7,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dicom_node.adapters.audit import (
+    AuditFolders,
+    AuditForwarder,
+    DeliveryWitness,
+    DiskTrail,
+    LogFiles,
+    NoTrail,
+    NoWitness,
+    Origin,
+    ReceiverWitness,
+    Syslog,
+    application,
+)
 from dicom_node.adapters.clock import SystemClock
 from dicom_node.adapters.ledger import SqlCommitments, SqlLedger, SqlPromises
 from dicom_node.adapters.predictor import BundlePredictor
@@ -19,6 +32,8 @@ from dicom_node.adapters.scu.report_sender import DestinationAddress, DicomRepor
 from dicom_node.adapters.scu.verifier import DicomVerifier, VerifiedDestination
 from dicom_node.adapters.spool import DiskSpool
 from dicom_node.domain.assessment import Assessment, Prediction, ReferenceTable
+from dicom_node.domain.audit import Application
+from dicom_node.domain.audit import Peer as AuditedPeer
 from dicom_node.domain.commitment import Proof
 from dicom_node.domain.delivery import ReportKind
 from dicom_node.domain.errors import NodeError
@@ -62,6 +77,11 @@ class Folders:
     def keys(self) -> Path:
         """Secrets of this node."""
         return self.root / "keys"
+
+    @property
+    def audit(self) -> AuditFolders:
+        """The audit trail."""
+        return AuditFolders(root=self.root / "audit")
 
     @property
     def run(self) -> Path:
@@ -151,6 +171,45 @@ class Wiring:
 
     def _tls_towards(self, wanted: bool) -> ContextSource | None:
         return self.certificates.client if wanted and self.certificates else None
+
+    @cached_property
+    def application(self) -> Application:
+        """What the audit trail calls this process."""
+        return application(self.settings.node.name, self.settings.node.ae_title)
+
+    @cached_property
+    def trail(self) -> DiskTrail | NoTrail:
+        """Records what the audit trail must hold."""
+        if not self.settings.audit.enabled:
+            return NoTrail()
+        node, host = self.settings.node, self.application.host
+        origin = Origin(node=node.name, region=node.region, host=host)
+        return DiskTrail(self.folders.audit, origin)
+
+    def witness(self, receiver: str) -> ReceiverWitness | NoWitness:
+        """What a receiver process, by its name, tells the trail."""
+        if not self.settings.audit.enabled:
+            return NoWitness()
+        return ReceiverWitness(
+            self.trail,
+            self.folders.audit.arriving / receiver,
+            kept=self.spool.path,
+            application=self.application,
+            clock=self.clock,
+        )
+
+    @cached_property
+    def audit_forwarder(self) -> AuditForwarder:
+        """Takes what was recorded to the repository, or to files without one."""
+        audit = self.settings.audit
+        if audit.syslog_host is None or self.certificates is None:
+            return AuditForwarder(self.folders.audit, LogFiles(self.folders.audit.root))
+        syslog = Syslog(audit.syslog_host, audit.syslog_port, self.certificates.client)
+        return AuditForwarder(self.folders.audit, syslog)
+
+    def _audited_peer(self, destination: str) -> AuditedPeer:
+        peers = {item.name: item for item in self.settings.destinations}
+        return AuditedPeer(ae_title=peers[destination].ae_title, address=peers[destination].host)
 
     @cached_property
     def predictor(self) -> BundlePredictor:
@@ -299,6 +358,12 @@ class Wiring:
             clock=self.clock,
             kinds=lambda destination: kinds[destination],
             proof=self._proof,
+            transferred=DeliveryWitness(
+                self.trail,
+                application=self.application,
+                clock=self.clock,
+                peer=self._audited_peer,
+            ),
         )
         return Lane(
             destination,

@@ -57,6 +57,12 @@ class BundlePredictor:
         """Where the network runs now."""
         return self._predictor.device
 
+    @property
+    def folder(self) -> Path:
+        """Where the bundle's files lie; a folder given by its path need not exist."""
+        with _unavailable():
+            return self._folder
+
     def verify(self) -> ModelIdentity:
         """Hash every file of the bundle again and check that the model allows the precision,
         without an engine."""

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from dicom_node.adapters.ledger.queries import ExamDetails, ExamSummary, OperatorLedger
+from dicom_node.cli.audit_commands import audit_access
 from dicom_node.cli.options import (
     config_option,
     json_option,
@@ -21,7 +22,8 @@ from dicom_node.cli.options import (
     settings_from,
 )
 from dicom_node.cli.output import Failed, Screen, months_in_words, print_json
-from dicom_node.domain.exam import Outcome
+from dicom_node.domain.audit import Action
+from dicom_node.domain.exam import Exam, Outcome
 from dicom_node.domain.job import ForbiddenTransition, Job, JobState
 from dicom_node.node import readiness
 from dicom_node.settings import Settings
@@ -133,11 +135,13 @@ def exam_list(
 @click.pass_obj
 def exam_show(screen: Screen, exam_id: int, config: Path | None, as_json: bool) -> None:
     """One exam's journey with times, and why it was not assessed."""
-    with readable_errors(), operator_ledger(screen, settings_from(config)) as ledger:
+    settings = settings_from(config)
+    with readable_errors(), operator_ledger(screen, settings) as ledger:
         try:
             details = ledger.exam_details(exam_id)
         except KeyError:
             raise Failed(screen.text("no_exam", exam_id=exam_id)) from None
+    audit_access(screen, settings, details.exam, Action.READ, {"Step": f"exam show {exam_id}"})
     if as_json:
         print_json(_as_json(details))
     else:
@@ -154,6 +158,8 @@ def exam_reassess(screen: Screen, exam_id: int, config: Path | None) -> None:
         screen,
         config,
         lambda ledger: ledger.reassess(exam_id),
+        exam_of=lambda ledger: ledger.exam(exam_id),
+        told={"Step": f"exam reassess {exam_id}"},
         done="exam_reassessed",
         unknown="no_exam",
         exam_id=exam_id,
@@ -275,7 +281,14 @@ def job_list(
 @click.pass_obj
 def job_retry(screen: Screen, job_id: int, config: Path | None) -> None:
     """Queue a parked job again."""
-    _operate_job(screen, config, "job_retried", job_id, lambda ledger: ledger.retry_job(job_id))
+    _operate_job(
+        screen,
+        config,
+        "job_retried",
+        job_id,
+        lambda ledger: ledger.retry_job(job_id),
+        {"Step": f"job retry {job_id}"},
+    )
 
 
 @job.command("park")
@@ -286,7 +299,12 @@ def job_retry(screen: Screen, job_id: int, config: Path | None) -> None:
 def job_park(screen: Screen, job_id: int, reason: str, config: Path | None) -> None:
     """Keep a queued job from running until you retry or discard it."""
     _operate_job(
-        screen, config, "job_parked", job_id, lambda ledger: ledger.park_job(job_id, reason)
+        screen,
+        config,
+        "job_parked",
+        job_id,
+        lambda ledger: ledger.park_job(job_id, reason),
+        {"Step": f"job park {job_id}", "Reason": reason},
     )
 
 
@@ -298,7 +316,12 @@ def job_park(screen: Screen, job_id: int, reason: str, config: Path | None) -> N
 def job_discard(screen: Screen, job_id: int, reason: str, config: Path | None) -> None:
     """Give a job up for good."""
     _operate_job(
-        screen, config, "job_discarded", job_id, lambda ledger: ledger.discard_job(job_id, reason)
+        screen,
+        config,
+        "job_discarded",
+        job_id,
+        lambda ledger: ledger.discard_job(job_id, reason),
+        {"Step": f"job discard {job_id}", "Reason": reason},
     )
 
 
@@ -308,8 +331,18 @@ def _operate_job(
     done: str,
     job_id: int,
     step: Callable[[OperatorLedger], None],
+    told: dict[str, str],
 ) -> None:
-    _operate(screen, config, step, done=done, unknown="no_job", job_id=job_id)
+    _operate(
+        screen,
+        config,
+        step,
+        exam_of=lambda ledger: ledger.exam_of_job(job_id),
+        told=told,
+        done=done,
+        unknown="no_job",
+        job_id=job_id,
+    )
 
 
 def _operate(
@@ -317,18 +350,25 @@ def _operate(
     config: Path | None,
     step: Callable[[OperatorLedger], None],
     *,
+    exam_of: Callable[[OperatorLedger], Exam],
+    told: dict[str, str],
     done: str,
     unknown: str,
     **which: int,
 ) -> None:
-    """Take a step and say so; ``unknown``: what to say when there is no such row."""
-    with readable_errors(), operator_ledger(screen, settings_from(config)) as ledger:
+    """Take a step, tell the audit trail (``told``) and say so; ``unknown``: what to say when there
+    is no such row."""
+    settings = settings_from(config)
+    with readable_errors(), operator_ledger(screen, settings) as ledger:
         try:
+            exam = exam_of(ledger)
             step(ledger)
         except KeyError:
             raise Failed(screen.text(unknown, **which)) from None
         except ForbiddenTransition as error:
+            audit_access(screen, settings, exam, Action.UPDATE, told, failed=True)
             raise Failed(str(error)) from None
+    audit_access(screen, settings, exam, Action.UPDATE, told)
     screen.say(done, **which)
 
 

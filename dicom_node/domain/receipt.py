@@ -36,12 +36,14 @@ class Identity:
 
 @dataclass(frozen=True, kw_only=True)
 class Acceptance:
-    """The answer to one C-STORE. ``exam_id`` and ``receipt`` are None unless the status is
-    SUCCESS; ``fault`` says what failed in the node or with the object."""
+    """The answer to one C-STORE. ``exam_id``, ``receipt`` and ``content_sha256``, under which the
+    object is kept, are None unless the status is SUCCESS; ``fault`` says what failed in the node or
+    with the object."""
 
     status: StoreStatus
     exam_id: int | None = None
     receipt: Receipt | None = None
+    content_sha256: str | None = None
     fault: Fault | None = None
 
 

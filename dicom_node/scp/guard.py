@@ -13,6 +13,7 @@ import struct
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -39,6 +40,12 @@ class Cut(StrEnum):
     PDU_TOO_LARGE = "pdu_too_large"
     TOO_MANY_CONNECTIONS = "too_many_connections"
     TOO_SLOW = "too_slow"
+
+
+class Distrust(StrEnum):
+    """What a handshake says of a peer beside being cut."""
+
+    CERTIFICATE = "certificate"
 
 
 class LimitExceeded(Exception):
@@ -246,13 +253,17 @@ def secured(
     return tls
 
 
-def shakes_hands(tls: ssl.SSLSocket, peer: str) -> bool:
+def shakes_hands(tls: ssl.SSLSocket, peer: str, untrusted: Callable[[str], None]) -> bool:
     """Whether the handshake succeeds, in the connection's own thread: a silent peer delays nobody
-    else."""
+    else. ``untrusted`` is called for a peer whose TLS or certificate is refused, at most once a
+    minute."""
     try:
         tls.do_handshake()
-    except OSError:  # ssl.SSLError too
+    except OSError as error:
         note_cut(peer, Cut.NO_TLS)
+        refused = isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError)
+        if refused and is_news(peer, Distrust.CERTIFICATE):
+            untrusted(peer)
         return False
     return True
 

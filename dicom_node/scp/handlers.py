@@ -16,6 +16,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import PresentationContext
 
 from dicom_node import metrics
+from dicom_node.domain.audit import Peer
 from dicom_node.domain.errors import Fault, Transient
 from dicom_node.domain.receipt import Acceptance, StoreStatus
 from dicom_node.logs import log
@@ -26,6 +27,7 @@ from dicom_node.scp.incoming import IncomingFile
 from dicom_node.scp.listener import Handlers
 from dicom_node.scp.pace import Pace
 from dicom_node.scp.policy import Answer, AssociationRequest, Load, Policy, Reject, Service
+from dicom_node.scp.witness import Witness
 from dicom_node.stages.accept import Accept
 from dicom_node.tls import names_of
 
@@ -54,9 +56,11 @@ class Reception:
         disk_used_percent: Callable[[], float],
         pace: Pace,
         commitment: CommitmentProvider,
+        witness: Witness,
     ) -> None:
         self._pace = pace
         self._commitment = commitment
+        self._witness = witness
         self._policy = policy
         self._accept = accept
         self._stored = stored
@@ -95,6 +99,9 @@ class Reception:
 
     def closed(self, association: Association) -> None:
         """An association ended and gives its place back; called again it changes nothing."""
+        if association not in self._admitted:
+            return
+        self._witness.ended(association)  # first: a drain waits for the place, then all ends
         with self._changed:
             if self._admitted.pop(association, None) is None:
                 return
@@ -185,6 +192,13 @@ class Reception:
             metrics.association_answered(rejected.answer)
             if is_news(request.peer_address, rejected.answer):
                 log("association_rejected", **fields, reason=rejected.answer)
+                self._alert(request, rejected)
+
+    def _alert(self, request: AssociationRequest, rejected: Reject) -> None:
+        """Who will never be let in is a matter of security; who comes at a bad time is not."""
+        if not rejected.rejection.transient:
+            peer = Peer(ae_title=request.calling_ae_title, address=request.peer_address)
+            self._witness.refused(peer, f"association rejected: {rejected.answer}")
 
     def _on_store(self, event: evt.Event) -> int:
         begun = time.monotonic()
@@ -194,10 +208,21 @@ class Reception:
             # pynetdicom answers 0xC211; without this line nobody would learn why.
             log("unexpected_error", error=error)
             raise
+        self._witness_arrival(event, acceptance)
         metrics.cstore_answered(acceptance.status, received_bytes=received_bytes)
         self._tell(event.assoc, acceptance, received_bytes, time.monotonic() - begun)
         self._hold_back(event.assoc)
         return acceptance.status.value
+
+    def _witness_arrival(self, event: evt.Event, acceptance: Acceptance) -> None:
+        requestor, path = event.assoc.requestor, event.request._dataset_path
+        self._witness.arrived(
+            event.assoc,
+            Peer(ae_title=requestor.ae_title.strip(), address=requestor.address),
+            str(event.request.AffectedSOPClassUID),
+            content_sha256=acceptance.content_sha256,
+            refused=path if isinstance(path, Path) else None,
+        )
 
     def _received(self, event: evt.Event) -> tuple[Acceptance, int]:
         incoming = event.request._dataset_file

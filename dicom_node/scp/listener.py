@@ -85,7 +85,8 @@ class Listener(ThreadedAssociationServer):
     """Accepts connections of one application entity on ``listening``, which it then owns.
 
     ``tls``: what secures its connections; None: nothing does. ``closed`` is called once for every
-    connection when its association and its temporary files are gone.
+    connection when its association and its temporary files are gone, ``untrusted`` with the address
+    of a peer whose certificate is refused.
     """
 
     daemon_threads = True
@@ -101,8 +102,10 @@ class Listener(ThreadedAssociationServer):
         limits: Limits,
         waiting_room: WaitingRoom,
         tls: ContextSource | None = None,
+        untrusted: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._listening = listening
+        self.untrusted = untrusted
         self.limits = limits
         self.tls = tls
         self.waiting_room = waiting_room
@@ -211,7 +214,7 @@ class Connection(RequestHandler):
             self.request = secured(self.request, context, room, _HANDSHAKE_SECONDS)
         except OSError:  # the peer has gone before the handshake
             return False
-        return shakes_hands(self.request, peer)
+        return shakes_hands(self.request, peer, self.server.untrusted)
 
     def _run(self) -> None:
         association = self._create_association()

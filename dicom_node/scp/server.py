@@ -9,12 +9,14 @@ from pathlib import Path
 
 from pynetdicom import AE
 
+from dicom_node.domain.audit import Peer
 from dicom_node.scp.commitment import CommitmentProvider
 from dicom_node.scp.guard import Limits, WaitingRoom
 from dicom_node.scp.handlers import Reception
 from dicom_node.scp.listener import Listener
 from dicom_node.scp.pace import Pace
 from dicom_node.scp.policy import Policy
+from dicom_node.scp.witness import Witness
 from dicom_node.settings import ReceiveSettings, Settings
 from dicom_node.stages.accept import Accept
 from dicom_node.tls import ContextSource
@@ -37,7 +39,8 @@ class Receiver:
     other processes may listen on duplicates of it; so does the socket of ``secure``, where TLS is
     spoken. ``incoming`` is the spool's folder for
     unfinished files: while the receiver runs it is this process's folder for temporary files.
-    ``stored`` is called with the exam's id after each stored object.
+    ``stored`` is called with the exam's id after each stored object. ``witness`` is told what the
+    audit trail must hold.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Receiver:
         commitment: CommitmentProvider,
         stored: Callable[[int], None],
         disk_used_percent: Callable[[], float],
+        witness: Witness,
     ) -> None:
         self._incoming = incoming
         self._previous_tempdir = tempfile.tempdir
@@ -60,6 +64,7 @@ class Receiver:
             commitment=commitment,
             stored=stored,
             disk_used_percent=disk_used_percent,
+            witness=witness,
             pace=Pace(
                 {i.id: i.images_per_minute for i in settings.institutions if i.images_per_minute}
             ),
@@ -79,6 +84,9 @@ class Receiver:
                 limits=_limits(receive),
                 waiting_room=room,
                 tls=tls,
+                untrusted=lambda peer: witness.refused(
+                    Peer(ae_title="", address=peer), "TLS handshake failed"
+                ),
             )
             for port, tls in ((listening, None), *([secure] if secure else []))
         ]

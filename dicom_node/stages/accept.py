@@ -92,7 +92,12 @@ class Accept:
                 received_at=self._clock.now(),
             )
         )
-        return Acceptance(status=StoreStatus.SUCCESS, exam_id=exam_id, receipt=receipt)
+        return Acceptance(
+            status=StoreStatus.SUCCESS,
+            exam_id=exam_id,
+            receipt=receipt,
+            content_sha256=kept.content_sha256,
+        )
 
 
 def is_valid_uid(uid: str) -> bool:

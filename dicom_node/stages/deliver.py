@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import Protocol
 
 from dicom_node.domain.commitment import Proof
 from dicom_node.domain.delivery import (
@@ -21,12 +22,23 @@ from dicom_node.metrics import delivery_answered, exam_delivered
 from dicom_node.ports import Clock, Ledger, ReportSender
 
 
+class Transferred(Protocol):
+    """Tells the audit trail what went to a destination. It raises nothing."""
+
+    def __call__(
+        self, destination: str, report: ReportObject, sop_classes: Sequence[str], *, refused: bool
+    ) -> None:
+        """``report``: one of the objects; ``sop_classes``: as what each of them was sent."""
+
+
 class Deliver:
     """Runs one job(DELIVER); objects that the destination has already are not sent again,
     and one that it refuses does not hold up the others. One whose SOP classes it does not take may
     stay away as long as another one arrives.
 
     ``kinds``: which objects a destination gets; ``proof``: what it is asked for afterwards.
+    ``transferred`` is called at the end of every run that sent something: for what was stored, and
+    for what was refused.
     """
 
     def __init__(
@@ -37,7 +49,9 @@ class Deliver:
         clock: Clock,
         kinds: Callable[[str], Container[ReportKind]],
         proof: Callable[[str], Proof],
+        transferred: Transferred,
     ) -> None:
+        self._transferred = transferred
         self._ledger = ledger
         self._clock = clock
         self._kinds = kinds
@@ -49,13 +63,7 @@ class Deliver:
         stored = self._ledger.delivered(job.exam_id, job.destination)
         kinds = self._kinds(job.destination)
         wanted = [r for r in self._ledger.report_objects(job.exam_id) if r.kind in kinds]
-        refusals, arrived = [], any(r.sop_instance_uid in stored for r in wanted)
-        for report in wanted:
-            if report.sop_instance_uid not in stored:
-                try:
-                    arrived |= self._send(job, report, stored)
-                except Permanent as refusal:
-                    refusals.append(refusal)
+        refusals, arrived = self._send_missing(job, wanted, stored)
         if refusals:
             raise refusals[0]
         if not wanted and all(kind not in kinds for kind in set(ReportKind) - DRAWN):
@@ -77,8 +85,41 @@ class Deliver:
             received_at = self._ledger.exam(job.exam_id).instance.received_at
             exam_delivered((self._clock.now() - received_at).total_seconds())
 
-    def _send(self, job: Job, report: ReportObject, stored: Mapping[str, Answer]) -> bool:
-        """Whether the destination has the object now."""
+    def _send_missing(
+        self, job: Job, wanted: Sequence[ReportObject], stored: Mapping[str, Answer]
+    ) -> tuple[list[Permanent], bool]:
+        """What was refused, and whether the destination has any of the objects now."""
+        there = [stored[r.sop_instance_uid] for r in wanted if r.sop_instance_uid in stored]
+        refusals = list[Permanent]()
+        # After a crash nobody knows whether the trail holds what was sent before.
+        told: dict[Verdict, list[Answer]] = {Verdict.STORED: there if job.crashes else []}
+        try:
+            for report in wanted:
+                if report.sop_instance_uid not in stored:
+                    try:
+                        self._send(job, report, stored, told)
+                    except Permanent as refusal:
+                        refusals.append(refusal)
+        finally:
+            self._tell(job, wanted, told)
+        return refusals, bool(there or told[Verdict.STORED])
+
+    def _tell(
+        self, job: Job, wanted: Sequence[ReportObject], told: Mapping[Verdict, list[Answer]]
+    ) -> None:
+        for verdict in (Verdict.STORED, Verdict.REFUSED):
+            if sent := [answer.sent_sop_class_uid for answer in told.get(verdict, [])]:
+                refused = verdict is Verdict.REFUSED
+                self._transferred(job.destination, wanted[0], sent, refused=refused)
+
+    def _send(
+        self,
+        job: Job,
+        report: ReportObject,
+        stored: Mapping[str, Answer],
+        told: dict[Verdict, list[Answer]],
+    ) -> None:
+        """Send one object and note in ``told`` what became of it."""
         answer = self._sender.send(job.destination, report, stored)
         status = answer.status
         verdict = verdict_for_status(status)
@@ -91,6 +132,7 @@ class Deliver:
                 verdict=verdict,
             ),
         )
+        told.setdefault(verdict, []).append(answer)
         _log(job, verdict, status)
         delivery_answered(job.destination, verdict)
         if verdict is Verdict.TRY_AGAIN:
@@ -104,7 +146,6 @@ class Deliver:
                 f"destination {job.destination} refused the {report.kind} object with status "
                 f"{status:04X}: ask its administrator, then `dicom-node job retry {job.job_id}`",
             )
-        return verdict is Verdict.STORED
 
 
 def _log(job: Job, verdict: Verdict, status: int) -> None:

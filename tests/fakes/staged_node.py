@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
 from dicom_node.adapters.reference_tables import load_reference_table
 from dicom_node.domain.commitment import Proof
-from dicom_node.domain.delivery import ReportKind
+from dicom_node.domain.delivery import ReportKind, ReportObject
 from dicom_node.domain.eligibility import CR_IMAGE_STORAGE
 from dicom_node.domain.exam import Header, Instance, Laterality, Outcome
 from dicom_node.domain.job import Job, JobState, Stage
@@ -64,6 +64,8 @@ class Node:
     wishes: frozenset[ReportKind] = frozenset({ReportKind.MEASUREMENTS, ReportKind.NARRATIVE})
     """What the institution wants."""
     finished: list[Stage] = field(default_factory=list)
+    transfers: list[tuple[str, int, bool]] = field(default_factory=list)
+    """What the audit trail was told: destination, number of objects, whether they were refused."""
 
     def __post_init__(self) -> None:
         self.ledger = InMemoryLedger(self.clock)
@@ -108,10 +110,17 @@ class Node:
                     clock=self.clock,
                     kinds=lambda _: self.kinds,
                     proof=lambda _: Proof.STATUS,
+                    transferred=self._note_transfer,
                 )
             },
             destination="pacs",
         )
+
+    def _note_transfer(
+        self, destination: str, report: ReportObject, sop_classes: Sequence[str], *, refused: bool
+    ) -> None:
+        del report
+        self.transfers.append((destination, len(sop_classes), refused))
 
     def _worker(self, **parts: object) -> Worker:
         return Worker(

@@ -1,8 +1,9 @@
 """A patient named ZZCANARY goes every way through a node, also those that fail: outside the data
-folder nothing names her."""
+folder nothing names her, and within it only objects, reports and the audit trail do."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -21,6 +22,8 @@ from tests.integration.peers import free_port, wait_until
 from tests.peers.node import Node, running_node, write_config
 
 CANARY = "ZZCANARY"
+HER_PLACES = {"spool", "ledger.sqlite", "ledger.sqlite-wal", "audit"}
+"""Where she stands in the data folder: what was received, its reports, and who did what with it."""
 
 
 def canary(**values: object) -> Dataset:
@@ -119,8 +122,12 @@ def test_nothing_outside_the_data_folder_names_a_patient(tmp_path: Path) -> None
         said += [command(node, "exam", "show", str(exam)) for exam in exams[:3]]
         said += [command(node, *words) for words in (("status",), ("exam", "list"), ("doctor",))]
         said += [command(node, "job", "list"), node.get("/metrics"), node.get("/livez")]
-        run = node.settings.node.data_dir / "run"
+        data = node.settings.node.data_dir
+        assert {"spool", "audit"} <= places_that_name_her(data) <= HER_PLACES
+        run = data / "run"
         said += [path.read_bytes().decode("latin-1") for path in run.rglob("*") if path.is_file()]
+    assert places_that_name_her(data) <= HER_PLACES
+    assert any(CANARY.encode() in path.read_bytes() for path in (data / "audit").glob("*.log"))
     log = (tmp_path / "node" / "node.log").read_text()
     assert log.count("\n") > 50
     assert CANARY not in log
@@ -128,6 +135,16 @@ def test_nothing_outside_the_data_folder_names_a_patient(tmp_path: Path) -> None
     assert uids == set(), "the log names no object"
     assert not [text[:300] for text in said if CANARY in text]
     assert not list(tmp_path.glob("**/core*"))
+
+
+def places_that_name_her(data: Path) -> set[str]:
+    """First parts of the paths below the data folder whose files name her."""
+    found = set()
+    for path in data.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # a message that was forwarded meanwhile
+            if path.is_file() and CANARY.encode() in path.read_bytes():
+                found.add(path.relative_to(data).parts[0])
+    return found
 
 
 def unfinished(node: Node) -> bool:

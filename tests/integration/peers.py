@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from dicom_node.adapters.audit import NoWitness
 from dicom_node.adapters.clock import SystemClock
 from dicom_node.adapters.ledger import SqlCommitments, SqlLedger, SqlPromises
 from dicom_node.adapters.ledger.migrate import migrate
@@ -27,6 +28,7 @@ from dicom_node.ports import Clock
 from dicom_node.scp.commitment import CommitmentProvider
 from dicom_node.scp.listener import listen
 from dicom_node.scp.server import Receiver
+from dicom_node.scp.witness import Witness
 from dicom_node.settings import Settings
 from dicom_node.stages.accept import Accept
 from dicom_node.stages.commit import Commit
@@ -130,6 +132,7 @@ def running_receiver(
     listening: socket.socket | None = None,
     secure: tuple[socket.socket, ContextSource] | None = None,
     clock: Clock | None = None,
+    witness: Witness | None = None,
 ) -> Iterator[RunningReceiver]:
     """Start a receiver, on a free port unless told otherwise; stop it and its ledger at the
     end."""
@@ -160,6 +163,7 @@ def running_receiver(
         ),
         stored=stored.append,
         disk_used_percent=spool.usage_percent,
+        witness=witness or NoWitness(),
     )
     receiver.start()
     try:

@@ -214,6 +214,7 @@ def test_queues_outcomes_and_ages_are_counted(
         (Stage.SCREEN, JobState.PARKED): 1,
     }
     assert operator.oldest_job_seconds() == {Stage.INFER: 42.0, Stage.SCREEN: 2.0}
+    assert operator.oldest_parked_job_seconds() == {Stage.SCREEN: 2.0}
     assert operator.outcome_counts() == {(Outcome.PENDING, None): 4}
 
 
@@ -244,6 +245,16 @@ def test_outcomes_are_counted_by_reason(ledger: SqlLedger, operator: OperatorLed
     }
 
 
+def test_the_exam_of_a_job_is_found(ledger: SqlLedger, operator: OperatorLedger) -> None:
+    exam_id, _ = ledger.record_instance(instance())
+    [job] = operator.jobs(limit=5)
+    assert operator.exam_of_job(job.job_id) == operator.exam(exam_id)
+    with pytest.raises(KeyError):
+        operator.exam_of_job(job.job_id + 1)
+    with pytest.raises(KeyError):
+        operator.exam(exam_id + 1)
+
+
 def test_the_contents_of_all_instances_are_known(
     ledger: SqlLedger, operator: OperatorLedger
 ) -> None:
@@ -268,12 +279,13 @@ def test_watching_the_queues_reads_open_jobs_only(
     try:
         operator.queue_depths()
         operator.oldest_job_seconds()
+        operator.oldest_parked_job_seconds()
         ledger.open_destinations()
         operator.exams(limit=5)
     finally:
         event.remove(Engine, "before_cursor_execute", look)
     on_jobs = [plan for plan in plans if " jobs" in plan]
-    assert len(on_jobs) == 4
+    assert len(on_jobs) == 5
     assert all("INDEX jobs_" in plan for plan in on_jobs)
 
 

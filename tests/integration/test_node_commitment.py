@@ -98,6 +98,7 @@ def test_a_report_that_the_pacs_stored_and_lost_is_sent_again(tmp_path: Path, pr
             clock=clock,
             kinds=lambda _: set(ReportKind),
             proof=lambda _: proof,
+            transferred=lambda *_, **__: None,
         )
         confirm = Confirm(
             commitments=commitments, verifier=verifier, clock=clock, proof=lambda _: proof

@@ -35,6 +35,8 @@ needs_prometheus = pytest.mark.skipif(
 READING = Reading(
     jobs={(Stage.DELIVER, JobState.PARKED): 2},
     oldest_job_seconds={Stage.DELIVER: 1200.0},
+    oldest_parked_job_seconds={Stage.DELIVER: 1200.0},
+    audit_waiting=200,
     disk_used_bytes=10**9,
     disk_size_bytes=10**10,
 )

@@ -103,3 +103,36 @@ def test_a_destination_of_pictures_only_does_not_end_without_one() -> None:
     [parked] = node.jobs(JobState.PARKED)
     assert parked.stage is Stage.DELIVER
     assert parked.fault is Fault.PICTURE_NOT_DRAWN
+
+
+def test_the_trail_is_told_once_of_what_was_sent_and_of_what_was_refused() -> None:
+    node = Node(sender=ScriptedSender([0xC000]))
+    node.receive("hand")
+    node.run()
+    assert node.transfers == [("pacs", 1, False), ("pacs", 1, True)]
+    node.clock.advance(3600)
+    node.run()
+    assert node.transfers[2:] == [("pacs", 1, False)]
+
+
+def test_the_trail_is_told_of_what_was_sent_before_the_destination_went_away() -> None:
+    down = Transient(Fault.DESTINATION_UNAVAILABLE, "connection refused")
+    node = Node(sender=ScriptedSender([0x0000, down, down, 0x0000]))
+    node.receive("hand")
+    for _ in range(3):
+        node.run()
+        node.clock.advance(3600)
+    assert node.transfers == [("pacs", 1, False), ("pacs", 1, False)]
+
+
+def test_after_a_crash_the_trail_is_told_of_everything_that_a_destination_has() -> None:
+    down = Transient(Fault.DESTINATION_UNAVAILABLE, "connection refused")
+    node = Node(sender=ScriptedSender([0x0000, down]))
+    node.receive("hand")
+    node.run()
+    node.clock.advance(3600)
+    node.ledger.claim([Stage.DELIVER], owner="dies", lease_seconds=1, destination="pacs")
+    for _ in range(2):
+        node.clock.advance(3600)
+        node.run()
+    assert node.transfers == [("pacs", 1, False), ("pacs", 2, False)]

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import threading
+import time
 import warnings
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from dicom_node.domain.audit import Subject
 from dicom_node.domain.errors import Fault, Permanent, Transient
 from dicom_node.domain.exam import Header, Laterality
 from dicom_node.domain.receipt import Identity
-from dicom_node.headers import read_header, read_identity
+from dicom_node.headers import read_header, read_identity, read_subject, subject_in
 from tests.builders.dicom_files import hand_dataset, write_file
 
 
@@ -308,3 +312,64 @@ def test_damaged_bytes_give_a_header_or_a_permanent_error(
     for read in (read_header, read_identity):
         with contextlib.suppress(Permanent):
             assert read(path).sop_instance_uid is not None
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_whose_an_object_is(tmp_path: Path, syntax: UID) -> None:
+    dataset = hand_dataset(
+        SpecificCharacterSet="ISO_IR 100", PatientName="Conceição^Ana", PatientID=" 7 "
+    )
+    path = write_file(tmp_path / "object.dcm", dataset, transfer_syntax_uid=syntax)
+    whose = Subject(
+        study_instance_uid=str(dataset.StudyInstanceUID),
+        patient_id="7",
+        patient_name="Conceição^Ana",
+    )
+    assert read_subject(path) == whose
+    assert subject_in(path.read_bytes()[:2000]) == whose, "the head is enough"
+
+
+def test_whose_an_object_is_may_be_unknown(tmp_path: Path) -> None:
+    dataset = hand_dataset()
+    del dataset.PatientID, dataset.PatientName, dataset.StudyInstanceUID
+    assert read_subject(write_file(tmp_path / "object.dcm", dataset)) == Subject()
+    assert read_subject(tmp_path / "absent.dcm") == Subject()
+
+
+@pytest.mark.parametrize(
+    "name", ["empty", "preamble", "pdf", "random", "meta_only_prefix", "nested"]
+)
+def test_of_what_is_no_dicom_file_nobody_is_the_patient(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        assert read_subject(hostile(tmp_path, name)).patient_id == ""
+    assert "ZZCANARY" not in caplog.text
+
+
+def test_a_head_of_elements_without_end_costs_little_time(tmp_path: Path) -> None:
+    path = write_file(
+        tmp_path / "object.dcm", hand_dataset(), transfer_syntax_uid=ImplicitVRLittleEndian
+    )
+    whole = path.read_bytes()
+    head = whole[: 144 + int.from_bytes(whole[140:144], "little")]
+    elements = [b"\x09\0" + n.to_bytes(2, "little") + b"\0\0\0\0" for n in range(60_000)]
+    begun = time.thread_time()
+    assert subject_in(head + b"".join(elements)) == Subject()
+    assert time.thread_time() - begun < 2.0
+
+
+@cache
+def encoded_hand() -> bytes:
+    dataset, encoded = hand_dataset(), io.BytesIO()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.save_as(encoded, enforce_file_format=True)
+    return encoded.getvalue()
+
+
+@given(st.binary(max_size=400), st.integers(0, 600))
+@settings(max_examples=200)
+def test_no_bytes_make_it_fail_to_say_whose_an_object_is(noise: bytes, at: int) -> None:
+    whole = encoded_hand()
+    subject_in(whole[:at] + noise + whole[at + len(noise) :])

@@ -22,6 +22,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 READING = Reading(
     jobs={(Stage.DELIVER, JobState.PARKED): 2},
     oldest_job_seconds={Stage.INFER: 12.5},
+    oldest_parked_job_seconds={Stage.DELIVER: 90.5},
+    audit_waiting=5,
     disk_used_bytes=3,
     disk_size_bytes=4,
 )
@@ -34,6 +36,8 @@ from dicom_node.domain.job import Stage
 metrics.association_answered(Outcome.IGNORED)
 metrics.association_opened()
 metrics.answer_held_back(0.5)
+metrics.audit_failed()
+metrics.audit_forwarded(3)
 metrics.connection_cut(Outcome.IGNORED)
 metrics.cstore_answered(0xA700, received_bytes=100)
 metrics.stage_finished(Stage.INFER, "done", 0.2)
@@ -173,6 +177,9 @@ def test_what_the_ledger_says_is_computed_at_scrape_time(folder: Path) -> None:
         "deliver": 0,
         "confirm": 0,
     }
+    assert found["dicom_node_oldest_parked_job_seconds"]["deliver"] == 90.5
+    assert found["dicom_node_oldest_parked_job_seconds"]["infer"] == 0
+    assert found["dicom_node_audit_waiting"] == {"": 5}
     assert found["dicom_node_disk_used_bytes"] == {"": 3}
     assert found["dicom_node_disk_size_bytes"] == {"": 4}
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import ColumnElement, Connection, func, select, text
 
 from dicom_node.adapters.ledger import commitments, rows
 from dicom_node.adapters.ledger import jobs as steps
@@ -145,6 +145,20 @@ class OperatorLedger:
         with self._database.read() as connection:
             return list(connection.execute(wanted).scalars())
 
+    def exam(self, exam_id: int) -> Exam:
+        """One exam. Raises ``KeyError`` when there is none."""
+        with self._database.read() as connection:
+            return rows.exam(connection, exam_id)
+
+    def exam_of_job(self, job_id: int) -> Exam:
+        """The exam that a job belongs to. Raises ``KeyError`` when there is no such job."""
+        wanted = select(jobs.c.exam_id).where(jobs.c.job_id == job_id)
+        with self._database.read() as connection:
+            exam_id = connection.execute(wanted).scalar()
+            if exam_id is None:
+                raise KeyError(job_id)
+            return rows.exam(connection, exam_id)
+
     def exam_details(self, exam_id: int) -> ExamDetails:
         """One exam's whole journey. Raises ``KeyError`` when there is no such exam."""
         with self._database.read() as connection:
@@ -179,9 +193,16 @@ class OperatorLedger:
     def oldest_job_seconds(self) -> dict[Stage, float]:
         """Age in seconds of each stage's oldest job that waits or runs; retries do not make it
         younger. Parked jobs wait for a person and do not count."""
+        return self._oldest_seconds(jobs.c.state != JobState.PARKED)
+
+    def oldest_parked_job_seconds(self) -> dict[Stage, float]:
+        """Age in seconds, since it was queued, of each stage's oldest parked job."""
+        return self._oldest_seconds(jobs.c.state == JobState.PARKED)
+
+    def _oldest_seconds(self, which: ColumnElement[bool]) -> dict[Stage, float]:
         oldest = (
             select(jobs.c.stage, func.min(jobs.c.created_at).label("created_at"))
-            .where(text(OPEN), jobs.c.state != JobState.PARKED)
+            .where(text(OPEN), which)
             .group_by(jobs.c.stage)
         )
         now = self._clock.now()
