@@ -283,8 +283,8 @@ def test_a_receiver_that_died_takes_no_message_with_it(
     dying = witness(folders, kept)
     arrive(dying, "association")
     [notes] = (folders.arriving / "receiver-0").iterdir()
-    with notes.open("a") as file:
-        file.write('{"ae_title": "XR')
+    with notes.open("ab") as file:
+        file.write(b'{"ae_title": "XR\xff')
     witness(folders, kept, "receiver-1")
     assert read_entries(folders) == [], "of another one, which lives"
     witness(folders, kept)

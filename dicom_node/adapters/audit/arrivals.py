@@ -76,14 +76,14 @@ class Arrivals:
 
     def _arrivals(self, association: Path) -> list[Arrival]:
         try:
-            lines = association.read_text(encoding="utf-8").splitlines()
+            lines = association.read_bytes().splitlines()
         except FileNotFoundError:
             return []
         found = []
         for line in lines:
             try:
                 found.append(self._arrival(json.loads(line)))
-            except ValueError as error:  # cut off by the end of a process or a full disk
+            except ValueError as error:  # cut off by the end of a process or a full disk, damaged
                 _lost(error)
         return found
 
