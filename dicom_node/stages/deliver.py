@@ -17,6 +17,7 @@ from dicom_node.domain.delivery import (
 )
 from dicom_node.domain.errors import Fault, Permanent, Transient
 from dicom_node.domain.job import Job
+from dicom_node.domain.retry import MAX_CRASHES
 from dicom_node.logs import log
 from dicom_node.metrics import delivery_answered, exam_delivered
 from dicom_node.ports import Clock, Ledger, ReportSender
@@ -91,8 +92,10 @@ class Deliver:
         """What was refused, and whether the destination has any of the objects now."""
         there = [stored[r.sop_instance_uid] for r in wanted if r.sop_instance_uid in stored]
         refusals = list[Permanent]()
-        # After a crash nobody knows whether the trail holds what was sent before.
-        told: dict[Verdict, list[Answer]] = {Verdict.STORED: there if job.crashes else []}
+        # After a crash, also one that an operator's retry forgot, nobody knows whether the trail
+        # holds what was sent before: it is told again.
+        in_doubt = job.crashes > 0 or job.attempt > MAX_CRASHES
+        told: dict[Verdict, list[Answer]] = {Verdict.STORED: list(there) if in_doubt else []}
         try:
             for report in wanted:
                 if report.sop_instance_uid not in stored:

@@ -19,9 +19,11 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 
+from dicom_node.adapters.audit import AuditFolders, read_entries
 from dicom_node.adapters.scu.exam_sender import send_files
 from dicom_node.domain.errors import Fault
 from dicom_node.domain.job import JobState
+from tests.builders.audit import schema_errors, xml_of
 from tests.builders.radiographs import radiograph_files
 from tests.integration.peers import wait_until
 from tests.peers.node import Node, start_node, write_config
@@ -69,6 +71,19 @@ def test_no_acknowledged_exam_is_lost_or_reported_twice_when_every_process_is_ki
             if node.process.poll() is None:
                 node.kill()
     assert not list((tmp_path / "node" / "data" / "spool" / "incoming").glob("*/*"))
+    _check_the_trail_names_every_study(tmp_path / "node" / "data" / "audit", files)
+
+
+def _check_the_trail_names_every_study(audit: Path, files: list[Path]) -> None:
+    """Whole messages, none half, and one at least of every study that came and that went."""
+    for path in audit.glob("*.log"):
+        assert not any(schema_errors(xml_of(line)) for line in path.read_bytes().splitlines())
+    studies = {str(dcmread(path, stop_before_pixels=True).StudyInstanceUID) for path in files}
+    entries = read_entries(AuditFolders(root=audit))
+    for action in ("C", "R"):
+        transferred = [e for e in entries if e.event == "DICOM Instances Transferred"]
+        told = {thing for e in transferred if e.action == action for thing in e.what}
+        assert {f"Study Instance UID {uid}" for uid in studies} <= told, action
 
 
 @contextmanager
