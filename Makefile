@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH ?= yes
 
-.PHONY: help demo test bench viewer pixelmed soak lint lock sbom audit peers clean
+.PHONY: help demo test bench viewer pixelmed soak powercut lint lock sbom audit peers clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ pixelmed: $(VENV)/dev.installed ## PixelMed's validator on every kind of Structu
 
 soak: $(VENV)/dev.installed peers ## ten minutes of good and bad peers: memory, threads, files must not grow; writes build/soak.png
 	$(BIN)/python -m pytest tests/faults/test_soak.py -m soak -s
+
+powercut: $(VENV)/dev.installed peers ## thousands of power cuts on a file system that loses what was not synced; needs root and FUSE
+	$(BIN)/python -m pytest tests/faults/test_power_cut.py -m powercut --durations=0
 
 lint: $(VENV)/dev.installed ## ruff, mypy --strict and the import contracts
 	$(BIN)/ruff check .

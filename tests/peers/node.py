@@ -122,6 +122,7 @@ def write_config(
     *,
     node: str = "",
     extra: str = "",
+    data_dir: Path | None = None,
 ) -> Path:
     """Write node.toml for free ports; ``destinations`` are (name, AE title, port) on loopback."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -129,7 +130,7 @@ def write_config(
         "[node]",
         "port = 0",
         "metrics_port = 0",
-        f"data_dir = {json.dumps(str(folder / 'data'))}",
+        f"data_dir = {json.dumps(str(data_dir or folder / 'data'))}",
         node,
         extra,
     ]
