@@ -7,8 +7,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH ?= yes
+FUZZ_SECONDS ?= 120
 
-.PHONY: help demo test bench viewer pixelmed soak powercut lint lock sbom audit peers clean
+.PHONY: help demo test bench viewer pixelmed soak powercut fuzz lint lock sbom audit peers clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -38,6 +39,13 @@ soak: $(VENV)/dev.installed peers ## ten minutes of good and bad peers: memory, 
 
 powercut: $(VENV)/dev.installed peers ## thousands of power cuts on a file system that loses what was not synced; needs root and FUSE
 	$(BIN)/python -m pytest tests/faults/test_power_cut.py -m powercut --durations=0
+
+fuzz: $(VENV)/dev.installed ## atheris on all that reads bytes of strangers, FUZZ_SECONDS=120 for each; findings go to tests/faults/seeds/
+	$(PIP) install -q atheris==3.0.0
+	@for target in pdus messages identity header codestream pixels; do \
+		echo "$$target: $(FUZZ_SECONDS) seconds"; \
+		$(BIN)/python -W ignore -m tests.faults.fuzz $$target $(FUZZ_SECONDS) || exit 1; \
+	done
 
 lint: $(VENV)/dev.installed ## ruff, mypy --strict and the import contracts
 	$(BIN)/ruff check .

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 _SOF_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 _START_OF_SCAN = 0xDA
+_MAX_SEGMENTS = 10_000
+"""Before the frame header, fill bytes (T.81 B.1.1.2) counted in: honest frames have a dozen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,7 @@ def _siz(frame: bytes) -> FrameSize:
 
 def _sof(frame: bytes) -> FrameSize:
     position = 2
-    while True:
+    for _ in range(_MAX_SEGMENTS):
         if frame[position] != 0xFF:
             raise ValueError("no marker where a segment ends")
         marker = frame[position + 1]
@@ -57,3 +59,4 @@ def _sof(frame: bytes) -> FrameSize:
         fill = marker == 0xFF
         (length,) = (0,) if fill else struct.unpack_from(">H", frame, position + 2)
         position += 1 if fill else 2 + length
+    raise ValueError("too many segments or fill bytes before the frame header")
