@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -62,6 +63,7 @@ def serve(settings: Settings, config: str | None) -> None:
     """
     begun = time.monotonic()
     configure_logging("supervisor")
+    keep_no_cores()
     stop = stop_event(signal.SIGTERM, signal.SIGINT)
     folders = Folders(root=settings.node.data_dir)
     with (
@@ -105,6 +107,12 @@ def serve(settings: Settings, config: str | None) -> None:
         os.close(held)
         health.stop()
     log("node_stopped", exit_code=0)
+
+
+def keep_no_cores() -> None:
+    """A crash of this process or of those that it starts leaves no core file: it would hold
+    patients' images and names (setrlimit(2), RLIMIT_CORE)."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _check_parts(wiring: Wiring) -> None:
