@@ -11,8 +11,6 @@ import signal
 import socket
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,13 +18,13 @@ from typing import Any
 
 from dicom_node import __version__, metrics
 from dicom_node.adapters.bell import EventBell
-from dicom_node.adapters.ledger import OperatorLedger
+from dicom_node.adapters.ledger import OperatorLedger, SqlOutbox
 from dicom_node.adapters.ledger.migrate import migrate
 from dicom_node.adapters.reference_tables import load_reference_table
 from dicom_node.domain.errors import Fault, NodeError, Permanent, Transient
 from dicom_node.domain.exam import UNKNOWN_SENDER, Instance, Receipt
 from dicom_node.headers import read_identity
-from dicom_node.health import HealthServer
+from dicom_node.health import ADDRESS_FILE, HealthServer, address_of, ask_readiness
 from dicom_node.logs import configure_logging, log
 from dicom_node.processes import (
     DELIVERY_GRACE_SECONDS,
@@ -166,7 +164,7 @@ def write_address(
     note = {"pid": os.getpid(), "port": port, "metrics_port": metrics_port}
     if tls_port is not None:
         note["tls_port"] = tls_port
-    leave_note(_address_path(folders), json.dumps(note))
+    leave_note(folders.run / ADDRESS_FILE, json.dumps(note))
 
 
 def read_address(folders: Folders) -> dict[str, int]:
@@ -175,11 +173,7 @@ def read_address(folders: Folders) -> dict[str, int]:
 
     Raises ``OSError`` when no node has run there.
     """
-    return dict(json.loads(_address_path(folders).read_text()))
-
-
-def _address_path(folders: Folders) -> Path:
-    return folders.run / "node.json"
+    return address_of(folders.run)
 
 
 def _enter_orphans(wiring: Wiring) -> None:
@@ -256,6 +250,7 @@ def _note_end(name: str) -> None:
 def _health_server(wiring: Wiring, supervisor: Supervisor, stop: threading.Event) -> HealthServer:
     settings, folders = wiring.settings, wiring.folders
     operator = OperatorLedger(folders.ledger, wiring.clock)
+    outbox = wiring.outbox if wiring.centre else None
 
     def processes() -> str | None:
         waiting = [child.spec.name for child in supervisor.children if not child.is_ready()]
@@ -282,7 +277,7 @@ def _health_server(wiring: Wiring, supervisor: Supervisor, stop: threading.Event
         bind=settings.node.bind,
         checks={"processes": processes, "disk": disk, "ledger": ledger, "draining": draining},
         live=live,
-        metrics=lambda: metrics.exposition(lambda: _reading(folders.root, operator)),
+        metrics=lambda: metrics.exposition(lambda: _reading(folders.root, operator, outbox)),
     )
 
 
@@ -290,13 +285,14 @@ def _silent(seconds: float, stop: threading.Event) -> bool:
     return seconds > _SILENT_LOOP_SECONDS and not stop.is_set()
 
 
-def _reading(root: Path, operator: OperatorLedger) -> metrics.Reading:
+def _reading(root: Path, operator: OperatorLedger, outbox: SqlOutbox | None) -> metrics.Reading:
     usage = shutil.disk_usage(root)
     return metrics.Reading(
         jobs=operator.queue_depths(),
         oldest_job_seconds=operator.oldest_job_seconds(),
         disk_used_bytes=usage.used,
         disk_size_bytes=usage.total,
+        backlog=outbox.backlog() if outbox else None,
     )
 
 
@@ -356,18 +352,5 @@ def is_running(folders: Folders) -> bool:
 
 
 def readiness(settings: Settings) -> dict[str, Any]:
-    """The running node's own answer to /readyz; ``{"status": "not running"}`` without one.
-
-    It is asked directly, whatever proxies the environment names.
-    """
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        port = read_address(Folders(root=settings.node.data_dir))["metrics_port"]
-        try:
-            answer = direct.open(f"http://{settings.node.bind}:{port}/readyz", timeout=3)
-        except urllib.error.HTTPError as failing:
-            answer = failing  # 503 is an answer as well
-        with answer:
-            return dict(json.load(answer))
-    except (OSError, ValueError):  # nobody answers, or another program does
-        return {"status": "not running", "checks": {}}
+    """The running node's own answer to /readyz; ``{"status": "not running"}`` without one."""
+    return ask_readiness(Folders(root=settings.node.data_dir).run, settings.node.bind)

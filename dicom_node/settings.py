@@ -179,6 +179,26 @@ class InferenceSettings(_Section):
         return self
 
 
+class CentralSettings(_Section):
+    """``[central]``: the PostgreSQL that learns pseudonymous metadata; without url nothing leaves
+    this machine."""
+
+    url: Annotated[str, StringConstraints(pattern=r"^postgresql://")] | None = None
+    read_url: Annotated[str, StringConstraints(pattern=r"^postgresql://")] | None = None
+    password_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _no_password(self) -> CentralSettings:
+        for name, url in (("url", self.url), ("read_url", self.read_url)):
+            if url and ":" in url.removeprefix("postgresql://").partition("@")[0]:
+                raise ValueError(
+                    f"central.{name} holds a password: put it into a file, as libpq reads it "
+                    "(host:port:database:user:password, mode 0600), and name it in "
+                    "central.password_file"
+                )
+        return self
+
+
 class Settings(BaseSettings):
     """The whole configuration; without a file the embedded defaults run a node on this machine."""
 
@@ -192,6 +212,7 @@ class Settings(BaseSettings):
     institutions: tuple[InstitutionSettings, ...] = ()
     destinations: tuple[DestinationSettings, ...] = ()
     inference: InferenceSettings = InferenceSettings()
+    central: CentralSettings = CentralSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -7,8 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dicom_node.adapters.central.archive import PostgresArchive
+from dicom_node.adapters.central.pseudonyms import CentralPseudonyms
 from dicom_node.adapters.clock import SystemClock
-from dicom_node.adapters.ledger import SqlCommitments, SqlLedger, SqlPromises
+from dicom_node.adapters.ledger import SqlCommitments, SqlLedger, SqlOutbox, SqlPromises
 from dicom_node.adapters.predictor import BundlePredictor
 from dicom_node.adapters.pseudonyms import PatientPseudonyms
 from dicom_node.adapters.reference_tables import load_reference_table
@@ -31,6 +33,7 @@ from dicom_node.settings import DestinationSettings, InstitutionSettings, Settin
 from dicom_node.stages.commit import Commit
 from dicom_node.stages.confirm import Confirm
 from dicom_node.stages.deliver import Deliver
+from dicom_node.stages.forward import Forward
 from dicom_node.stages.infer import Infer
 from dicom_node.stages.report import Report, Route, assessment_of
 from dicom_node.stages.screen import Screen
@@ -101,6 +104,35 @@ class Wiring:
     def promises(self) -> SqlPromises:
         """What others asked the node to commit to."""
         return SqlPromises(self.folders.ledger, self.clock)
+
+    @cached_property
+    def outbox(self) -> SqlOutbox:
+        """What the centre has still to learn."""
+        return SqlOutbox(self.folders.ledger, self.clock)
+
+    @cached_property
+    def centre(self) -> PostgresArchive | None:
+        """The central database; None without one."""
+        central = self.settings.central
+        if central.url is None:
+            return None
+        return PostgresArchive(central.url, password_file=central.password_file)
+
+    def forward(self, centre: PostgresArchive) -> Forward:
+        """Tells the centre what it may know."""
+        return Forward(
+            outbox=self.outbox,
+            centre=centre,
+            pseudonyms=self.central_pseudonyms,
+            reference=self.reference,
+            region=self.settings.node.region,
+            node=self.settings.node.name,
+        )
+
+    @cached_property
+    def central_pseudonyms(self) -> CentralPseudonyms:
+        """Names for the centre."""
+        return CentralPseudonyms(self.folders.keys / "central")
 
     @cached_property
     def commit(self) -> Commit:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from dicom_node import __version__
+from dicom_node.cli.central_commands import central
 from dicom_node.cli.exam_commands import exam, job, status
 from dicom_node.cli.file_commands import echo, predict, send
 from dicom_node.cli.node_commands import demo, doctor, process, serve
@@ -29,5 +30,5 @@ def main(context: click.Context, lang: str | None) -> None:
     context.obj = Screen(lang or language_of_environment())
 
 
-for command in (demo, serve, process, predict, status, exam, job, send, echo, doctor):
+for command in (demo, serve, process, predict, status, exam, job, send, echo, doctor, central):
     main.add_command(command)
