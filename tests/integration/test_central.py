@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +19,9 @@ from dicom_node.adapters.central.schema import metadata
 from dicom_node.domain.errors import Fault, NodeError, Permanent, Transient
 from dicom_node.domain.exam import Outcome
 from dicom_node.domain.record import DeliveryOutcome, Heartbeat
+from tests.builders.certificates import Authority
 from tests.builders.records import RECEIVED_AT, record
-from tests.integration.peers import free_port
+from tests.integration.peers import free_port, wait_until
 from tests.peers.postgres import Postgres, needs_postgres, running_postgres
 
 pytestmark = needs_postgres
@@ -243,7 +246,7 @@ def test_a_centre_that_is_away_is_unavailable() -> None:
         with pytest.raises(Transient) as caught:
             step()
         assert caught.value.fault is Fault.CENTRAL_UNAVAILABLE
-        assert "node_sp" not in str(caught.value)
+        assert "Connection refused" in str(caught.value)
 
 
 def test_a_centre_that_is_read_only_is_unavailable(centre: Postgres) -> None:
@@ -307,3 +310,61 @@ def test_a_heartbeat_says_when_the_node_was_seen(centre: Postgres) -> None:
     archive(centre).beat(beat)
     assert centre.sql("SELECT node, ready, queued, parked FROM heartbeat_facts") == "sp-1|t|3|1"
     assert centre.sql("SELECT version FROM node_facts WHERE node = 'sp-1'") == "0.1.0"
+
+
+@pytest.fixture
+def secured(centre: Postgres, tmp_path: Path) -> Iterator[Authority]:
+    """The cluster with a certificate for 127.0.0.1."""
+    authority = Authority(tmp_path / "authority")
+    server = authority.sign("centre.example")
+    for file, name in ((server.certificate, "server.crt"), (server.key, "server.key")):
+        installed = shutil.copy(file, centre.folder / name)
+        shutil.chown(installed, *owner_of(centre.folder))
+        Path(installed).chmod(0o600)
+    centre.sql("ALTER SYSTEM SET ssl = on", role="postgres")
+    centre.sql("SELECT pg_reload_conf()", role="postgres")
+    wait_until(lambda: centre.sql("SHOW ssl") == "on")
+    yield authority
+    centre.sql("ALTER SYSTEM RESET ssl", role="postgres")
+    centre.sql("SELECT pg_reload_conf()", role="postgres")
+
+
+def owner_of(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_uid, found.st_gid
+
+
+def test_a_node_trusts_only_the_centre_of_its_authority(
+    centre: Postgres, secured: Authority, tmp_path: Path
+) -> None:
+    stranger = Authority(tmp_path / "stranger")
+
+    def through(authority: Authority) -> PostgresArchive:
+        secure = f"?sslmode=verify-full&sslrootcert={authority.ca}"
+        return PostgresArchive(centre.url("node_sp") + secure)
+
+    assert through(secured).last_batch() == 0
+    with pytest.raises(Transient, match="certificate verify failed"):
+        through(stranger).last_batch()
+
+
+def test_a_password_comes_from_a_file(centre: Postgres, tmp_path: Path) -> None:
+    access = centre.folder / "pg_hba.conf"
+    before = access.read_text()
+    centre.sql("ALTER ROLE node_sp PASSWORD 'right'")
+    access.write_text(f"host all node_sp 127.0.0.1/32 scram-sha-256\n{before}")
+    centre.sql("SELECT pg_reload_conf()", role="postgres")
+    password = tmp_path / "pgpass"
+    try:
+        for content, outcome in (("right", 0), ("wrong", None)):
+            password.write_text(f"127.0.0.1:*:bone_age:node_sp:{content}\n")
+            password.chmod(0o600)
+            mine = PostgresArchive(centre.url("node_sp"), password_file=password)
+            if outcome is None:
+                with pytest.raises(Transient, match="password authentication failed"):
+                    mine.last_batch()
+            else:
+                assert mine.last_batch() == outcome
+    finally:
+        access.write_text(before)
+        centre.sql("SELECT pg_reload_conf()", role="postgres")

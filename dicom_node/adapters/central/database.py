@@ -39,11 +39,14 @@ def open_engine(url: str, password_file: Path | None = None) -> Engine:
 
 
 def in_our_words(error: DBAPIError) -> Transient | Permanent:
-    """What the database's error means for the caller. Its own text may hold row values: only its
-    SQLSTATE and class are said."""
+    """What the database's error means for the caller. Where a statement failed its text may hold
+    row values: only its SQLSTATE and class are said."""
     state = getattr(error.orig, "pgcode", None) or ""
-    what = f"{type(error.orig).__name__}{f', SQLSTATE {state}' if state else ''}"
-    if error.connection_invalidated or state[:2] in _PASSING or not state:
+    if not state:
+        said = (str(error.orig).strip().splitlines() or ["no answer"])[0]
+        return Transient(Fault.CENTRAL_UNAVAILABLE, f"the central database does not answer: {said}")
+    what = f"{type(error.orig).__name__}, SQLSTATE {state}"
+    if state[:2] in _PASSING:
         return Transient(
             Fault.CENTRAL_UNAVAILABLE, f"the central database does not answer ({what})"
         )
