@@ -102,6 +102,24 @@ _TABLES = (
     """,
 )
 
+_PRICES = (
+    """
+    CREATE TABLE prices (
+        item text PRIMARY KEY CHECK (item IN ('compute', 'storage', 'network')),
+        brl_per_exam numeric(12, 4) NOT NULL CHECK (brl_per_exam >= 0)
+    )
+    """,
+    f"""
+    CREATE TABLE contracts (
+        region text NOT NULL,
+        institution_id text NOT NULL {_NAME.format("institution_id")},
+        brl_per_month numeric(12, 2) NOT NULL DEFAULT 0 CHECK (brl_per_month >= 0),
+        brl_per_exam numeric(12, 4) NOT NULL DEFAULT 0 CHECK (brl_per_exam >= 0),
+        PRIMARY KEY (region, institution_id)
+    )
+    """,
+)
+
 _INDEXES = (
     "CREATE INDEX exams_by_institution ON exams (region, institution_id, received_at)",
     "CREATE INDEX exams_of_patient ON exams (region, patient_pseudonym, received_at) "
@@ -248,7 +266,64 @@ _VIEWS = (
         SELECT region, node, version, last_seen_at FROM nodes
     """,
     "CREATE VIEW heartbeat_facts AS SELECT * FROM heartbeats",
-    "GRANT SELECT ON exam_facts, delivery_facts, node_facts, heartbeat_facts TO bone_age_reporting",
+    """
+    CREATE VIEW report_usage AS
+        SELECT region, institution_id,
+            (received_at AT TIME ZONE 'America/Sao_Paulo')::date AS day,
+            count(*) AS exams,
+            count(*) FILTER (WHERE outcome = 'assessed') AS assessed,
+            count(*) FILTER (WHERE outcome = 'not_assessed') AS not_assessed,
+            count(*) FILTER (WHERE outcome = 'ignored') AS ignored
+        FROM exams GROUP BY region, institution_id, day
+    """,
+    """
+    CREATE VIEW report_quality AS
+        SELECT region, institution_id,
+            (received_at AT TIME ZONE 'America/Sao_Paulo')::date AS day,
+            outcome, reason, sex, floor(bone_age_months / 12)::integer AS bone_age_years,
+            count(*) AS exams, avg(sd_months) AS mean_sd_months, avg(z_score) AS mean_z_score
+        FROM exams GROUP BY region, institution_id, day, outcome, reason, sex, bone_age_years
+    """,
+    """
+    CREATE VIEW report_latency AS
+        SELECT e.region, e.institution_id, e.received_at,
+            (e.received_at AT TIME ZONE 'America/Sao_Paulo')::date AS day,
+            stage.name AS stage, stage.seconds
+        FROM exams AS e
+        LEFT JOIN (
+            SELECT region, received_at, exam_pseudonym, min(delivered_at) AS first_at
+            FROM deliveries GROUP BY region, received_at, exam_pseudonym
+        ) AS d USING (region, received_at, exam_pseudonym)
+        CROSS JOIN LATERAL (VALUES
+            ('screen', e.screen_seconds), ('infer', e.infer_seconds),
+            ('report', e.report_seconds),
+            ('total', extract(epoch FROM d.first_at - e.received_at)::real)
+        ) AS stage (name, seconds)
+        WHERE stage.seconds IS NOT NULL
+    """,
+    """
+    CREATE VIEW report_availability AS
+        SELECT region, node, (received_at AT TIME ZONE 'America/Sao_Paulo')::date AS day,
+            count(DISTINCT date_trunc('minute', received_at)) FILTER (WHERE ready)
+                AS ready_minutes,
+            max(queued) AS most_queued, max(parked) AS most_parked
+        FROM heartbeats GROUP BY region, node, day
+    """,
+    """
+    CREATE VIEW report_cost AS
+        SELECT u.region, u.institution_id, u.month, u.exams,
+            u.exams * price.brl_per_exam AS cost_brl,
+            u.assessed * coalesce(c.brl_per_exam, 0) + coalesce(c.brl_per_month, 0) AS revenue_brl
+        FROM (
+            SELECT region, institution_id, date_trunc('month', day)::date AS month,
+                sum(exams)::bigint AS exams, sum(assessed)::bigint AS assessed
+            FROM report_usage GROUP BY region, institution_id, date_trunc('month', day)
+        ) AS u
+        LEFT JOIN contracts AS c USING (region, institution_id)
+        CROSS JOIN (SELECT coalesce(sum(brl_per_exam), 0) AS brl_per_exam FROM prices) AS price
+    """,
+    "GRANT SELECT ON exam_facts, delivery_facts, node_facts, heartbeat_facts, report_usage, "
+    "report_quality, report_latency, report_availability, report_cost TO bone_age_reporting",
 )
 
 
@@ -258,6 +333,7 @@ def upgrade() -> None:
         _role("bone_age_node"),
         _role("bone_age_reporting"),
         *_TABLES,
+        *_PRICES,
         *_INDEXES,
         *_IDENTITY,
         *_PARTITIONS,
