@@ -184,17 +184,19 @@ class CentralSettings(_Section):
     this machine."""
 
     url: Annotated[str, StringConstraints(pattern=r"^postgresql://")] | None = None
+    read_url: Annotated[str, StringConstraints(pattern=r"^postgresql://")] | None = None
     password_file: Path | None = None
 
     @model_validator(mode="after")
     def _no_password(self) -> CentralSettings:
-        role, at, _ = (self.url or "").removeprefix("postgresql://").partition("@")
-        if at and ":" in role:
-            raise ValueError(
-                "central.url holds a password: put it into a file, as libpq reads it "
-                "(host:port:database:user:password, mode 0600), and name it in "
-                "central.password_file"
-            )
+        for name in ("url", "read_url"):
+            role, at, _ = (getattr(self, name) or "").partition("//")[2].partition("@")
+            if at and ":" in role:
+                raise ValueError(
+                    f"central.{name} holds a password: put it into a file, as libpq reads it "
+                    "(host:port:database:user:password, mode 0600), and name it in "
+                    "central.password_file"
+                )
         return self
 
 

@@ -15,6 +15,9 @@ from dicom_node.cli.output import (
     accept_any_text,
     language_of_environment,
 )
+from dicom_node.cli.report_commands import central_prices, report
+
+central.add_command(central_prices)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,5 +33,18 @@ def main(context: click.Context, lang: str | None) -> None:
     context.obj = Screen(lang or language_of_environment())
 
 
-for command in (demo, serve, process, predict, status, exam, job, send, echo, doctor, central):
+for command in (
+    demo,
+    serve,
+    process,
+    predict,
+    status,
+    exam,
+    job,
+    send,
+    echo,
+    doctor,
+    central,
+    report,
+):
     main.add_command(command)

@@ -75,7 +75,11 @@ def report(
 @click.command("prices")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @click.option("--url", required=True, help="postgresql://OWNER@HOST/DATABASE")
-@click.option("--password-file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option(
+    "--password-file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="The owner's password, as libpq reads it.",
+)
 @click.pass_obj
 def central_prices(screen: Screen, file: Path, url: str, password_file: Path | None) -> None:
     """Replace the price list and the contracts by those of a TOML file."""
@@ -135,9 +139,7 @@ def _plain(value: Any) -> Any:
 def _rounded(section: Section) -> list[list[object]]:
     return [
         [
-            f"{float(value):.2f}"
-            if not isinstance(value, int | str | date | None)
-            else value
+            f"{float(value):.2f}" if not isinstance(value, int | str | date | None) else value
             for value in row
         ]
         for row in section.rows

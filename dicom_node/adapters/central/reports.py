@@ -34,12 +34,10 @@ class Section:
     rows: tuple[tuple[Any, ...], ...]
 
 
-_DAYS = (
-    "day >= :since AND day < :until AND (CAST(:region AS text) IS NULL OR region = :region)"
-)
+_DAYS = "day >= :since AND day < :until AND (CAST(:region AS text) IS NULL OR region = :region)"
 _EXAMS = f"{_DAYS} AND (CAST(:institution AS text) IS NULL OR institution_id = :institution)"
 
-_QUERIES: dict[str, dict[str, str]] = {
+QUERIES: dict[str, dict[str, str]] = {
     "usage": {
         "exams_a_day": f"""
             SELECT day, region, institution_id AS institution, exams, assessed, not_assessed,
@@ -93,7 +91,9 @@ _QUERIES: dict[str, dict[str, str]] = {
     },
 }
 
-REPORTS: tuple[str, ...] = tuple(_QUERIES)
+"""Report to section to its query, whose column names are keys of the catalogue of texts."""
+
+REPORTS: tuple[str, ...] = tuple(QUERIES)
 """Names of the reports."""
 
 
@@ -116,7 +116,7 @@ class CentralReports:
             with self._engine.connect() as connection:
                 return tuple(
                     _section(name, connection.execute(text(query), values))
-                    for name, query in _QUERIES[report].items()
+                    for name, query in QUERIES[report].items()
                 )
         except DBAPIError as error:
             raise in_our_words(error) from None
@@ -157,6 +157,4 @@ def load_prices(
 
 
 def _section(name: str, found: Any) -> Section:
-    return Section(
-        name=name, columns=tuple(found.keys()), rows=tuple(tuple(row) for row in found)
-    )
+    return Section(name=name, columns=tuple(found.keys()), rows=tuple(tuple(row) for row in found))
