@@ -29,12 +29,20 @@ class Postgres:
         """Where a role connects to; the cluster trusts loopback."""
         return f"postgresql+psycopg2://{role}@127.0.0.1:{self.port}/{database}"
 
-    def sql(self, statement: str, *, role: str = "owner", database: str = "bone_age") -> str:
+    def sql(
+        self,
+        statement: str,
+        *,
+        role: str = "owner",
+        database: str = "bone_age",
+        timeout_seconds: float = 60,
+    ) -> str:
         """What psql prints of a statement, without headings; fails on an error."""
         done = subprocess.run(
             ["/usr/bin/psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", role, "-d", database,
              "-v", "ON_ERROR_STOP=1", "-qAtc", statement],
-            capture_output=True, text=True, check=False, timeout=60,
+            capture_output=True, text=True, check=False,
+            timeout=timeout_seconds,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()

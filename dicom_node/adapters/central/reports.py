@@ -34,31 +34,31 @@ class Section:
     rows: tuple[tuple[Any, ...], ...]
 
 
-_DAYS = "day >= :since AND day < :until AND (CAST(:region AS text) IS NULL OR region = :region)"
-_EXAMS = f"{_DAYS} AND (CAST(:institution AS text) IS NULL OR institution_id = :institution)"
+_REGION = "(CAST(:region AS text) IS NULL OR region = :region)"
+_EXAMS = f"{_REGION} AND (CAST(:institution AS text) IS NULL OR institution_id = :institution)"
 
 QUERIES: dict[str, dict[str, str]] = {
     "usage": {
         "exams_a_day": f"""
             SELECT day, region, institution_id AS institution, exams, assessed, not_assessed,
                 ignored
-            FROM report_usage WHERE {_EXAMS} ORDER BY day, region, institution_id
+            FROM usage_between(:since, :until) WHERE {_EXAMS} ORDER BY day, region, institution_id
         """,
     },
     "quality": {
         "outcomes": f"""
             SELECT outcome, reason, sum(exams)::bigint AS exams,
                 round(100 * sum(exams) / sum(sum(exams)) OVER (), 2)::real AS percent
-            FROM report_quality WHERE {_EXAMS} GROUP BY outcome, reason
+            FROM quality_between(:since, :until) WHERE {_EXAMS} GROUP BY outcome, reason
             ORDER BY exams DESC, outcome, reason
         """,
         "bone_ages": f"""
             SELECT bone_age_years, sum(exams) FILTER (WHERE sex = 'F')::bigint AS girls,
                 sum(exams) FILTER (WHERE sex = 'M')::bigint AS boys,
                 (sum(mean_sd_months * exams) / sum(exams))::real AS mean_sd_months,
-                (sum(mean_z_score * exams) FILTER (WHERE mean_z_score IS NOT NULL)
-                    / sum(exams) FILTER (WHERE mean_z_score IS NOT NULL))::real AS mean_z_score
-            FROM report_quality WHERE {_EXAMS} AND bone_age_years IS NOT NULL
+                (sum(mean_z_score * exams_with_z) / nullif(sum(exams_with_z), 0))::real
+                    AS mean_z_score
+            FROM quality_between(:since, :until) WHERE {_EXAMS} AND bone_age_years IS NOT NULL
             GROUP BY bone_age_years ORDER BY bone_age_years
         """,
     },
@@ -68,24 +68,22 @@ QUERIES: dict[str, dict[str, str]] = {
                 percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds)::real AS p50,
                 percentile_cont(0.95) WITHIN GROUP (ORDER BY seconds)::real AS p95,
                 percentile_cont(0.99) WITHIN GROUP (ORDER BY seconds)::real AS p99
-            FROM report_latency WHERE {_EXAMS} GROUP BY stage
+            FROM latency_between(:since, :until) WHERE {_EXAMS} GROUP BY stage
             ORDER BY array_position(ARRAY['screen', 'infer', 'report', 'total'], stage)
         """,
         "availability": f"""
             SELECT region, node, count(*) AS days,
                 round(100.0 * sum(ready_minutes) / (1440 * count(*)), 3)::real AS ready_percent,
                 max(most_queued) AS most_queued, max(most_parked) AS most_parked
-            FROM report_availability WHERE {_DAYS} GROUP BY region, node ORDER BY region, node
+            FROM availability_between(:since, :until) WHERE {_REGION}
+            GROUP BY region, node ORDER BY region, node
         """,
     },
     "cost": {
-        "months": """
+        "months": f"""
             SELECT month, region, institution_id AS institution, exams, cost_brl, revenue_brl,
                 revenue_brl - cost_brl AS margin_brl, cost_brl / exams AS cost_brl_per_exam
-            FROM report_cost
-            WHERE month >= date_trunc('month', CAST(:since AS date)) AND month < :until
-                AND (CAST(:region AS text) IS NULL OR region = :region)
-                AND (CAST(:institution AS text) IS NULL OR institution_id = :institution)
+            FROM cost_between(:since, :until) WHERE {_EXAMS}
             ORDER BY month, region, institution_id
         """,
     },
