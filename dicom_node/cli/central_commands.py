@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
+from dicom_node.adapters.central.archive import KnownExam
 from dicom_node.adapters.central.migrate import migrate
 from dicom_node.cli.options import config_option, json_option, readable_errors, settings_from
 from dicom_node.cli.output import Failed, Screen, print_json
@@ -76,6 +78,36 @@ def central_replay(screen: Screen, since: datetime, config: Path | None) -> None
     screen.say("central_replayed", count=count)
 
 
+@central.command("missing")
+@click.option(
+    "--since",
+    required=True,
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
+    help="Exams that were received from then on (UTC).",
+)
+@config_option
+@json_option
+@click.pass_obj
+def central_missing(screen: Screen, since: datetime, config: Path | None, as_json: bool) -> None:
+    """Exams that the centre knows of this node and that its ledger lacks, as after a restore.
+
+    Have their senders send again what they sent at these times.
+    """
+    with readable_errors():
+        missing = _missing(_wired(screen, settings_from(config)), since.replace(tzinfo=UTC))
+    if as_json:
+        print_json([asdict(exam) for exam in missing])
+        return
+    screen.table(
+        "central_missing",
+        ("at", "institution", "exam_pseudonym"),
+        [
+            (exam.received_at.isoformat(), exam.institution_id, exam.exam_pseudonym)
+            for exam in missing
+        ],
+    )
+
+
 @central.command("renew-key")
 @click.argument("institution")
 @config_option
@@ -97,6 +129,16 @@ def _wired(screen: Screen, settings: Settings) -> Wiring:
     if not wiring.folders.ledger.is_file():
         raise Failed(screen.text("no_ledger", path=wiring.folders.ledger))
     return wiring
+
+
+def _missing(wiring: Wiring, since: datetime) -> list[KnownExam]:
+    assert wiring.centre is not None
+    here = {
+        wiring.central_pseudonyms.of(exam, None).exam_pseudonym
+        for exam in wiring.outbox.exams_since(since)
+    }
+    known = wiring.centre.exams_since(since)
+    return [exam for exam in known if exam.exam_pseudonym not in here]
 
 
 def _status(wiring: Wiring) -> dict[str, Any]:

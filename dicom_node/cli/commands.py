@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from dicom_node import __version__
+from dicom_node.cli.backup_commands import backup, restore
 from dicom_node.cli.central_commands import central
 from dicom_node.cli.exam_commands import exam, job, status
 from dicom_node.cli.file_commands import echo, predict, send
@@ -34,17 +35,7 @@ def main(context: click.Context, lang: str | None) -> None:
 
 
 for command in (
-    demo,
-    serve,
-    process,
-    predict,
-    status,
-    exam,
-    job,
-    send,
-    echo,
-    doctor,
-    central,
-    report,
+    *(demo, serve, process, predict, status, exam, job, send, echo, doctor),
+    *(backup, restore, central, report),
 ):
     main.add_command(command)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,15 @@ from dicom_node.adapters.central.schema import (
 )
 from dicom_node.domain.errors import Fault, Permanent
 from dicom_node.domain.record import ExamRecord, Heartbeat
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownExam:
+    """An exam as the centre names it."""
+
+    exam_pseudonym: str
+    received_at: datetime
+    institution_id: str
 
 
 class PostgresArchive:
@@ -59,6 +68,16 @@ class PostgresArchive:
                 .where(nodes.c.node == func.own_node())
                 .values(last_batch=func.greatest(nodes.c.last_batch, batch))
             )
+
+    def exams_since(self, at: datetime) -> tuple[KnownExam, ...]:
+        """What the centre knows of this node's exams that were received from then on."""
+        wanted = (
+            select(exams.c.exam_pseudonym, exams.c.received_at, exams.c.institution_id)
+            .where(exams.c.node == func.own_node(), exams.c.received_at >= at)
+            .order_by(exams.c.received_at)
+        )
+        with self._transaction() as connection:
+            return tuple(KnownExam(**row._mapping) for row in connection.execute(wanted))
 
     def beat(self, heartbeat: Heartbeat) -> None:
         """Say that the node runs."""

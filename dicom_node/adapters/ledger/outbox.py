@@ -27,7 +27,7 @@ from dicom_node.adapters.ledger.schema import (
 )
 from dicom_node.domain.delivery import Verdict
 from dicom_node.domain.errors import Fault
-from dicom_node.domain.exam import Outcome
+from dicom_node.domain.exam import Exam, Outcome
 from dicom_node.domain.job import JobState, Stage
 from dicom_node.domain.record import DeliveryOutcome, DeliveryRecord, StageTimes
 from dicom_node.ports import Backlog, Clock, Forwardable
@@ -123,6 +123,17 @@ class SqlOutbox:
         return self._forget(
             forwarding.c.exam_id.in_(received.where(instances.c.received_at >= since))
         )
+
+    def exams_since(self, at: datetime) -> tuple[Exam, ...]:
+        """Every exam that was received from then on."""
+        wanted = (
+            select(exams.c.exam_id)
+            .join(instances, instances.c.instance_id == exams.c.instance_id)
+            .where(instances.c.received_at >= at)
+        )
+        with self._database.read() as connection:
+            found = list(connection.execute(wanted).scalars())
+            return tuple(rows.exam(connection, exam_id) for exam_id in found)
 
     def backlog(self) -> Backlog:
         """How much waits, and since when."""
