@@ -19,10 +19,11 @@ from dicom_node.wiring import Wiring
 
 _NETWORK_KEYS = {
     "node": ("ae_title", "bind", "port", "metrics_port"),
-    "institutions": ("calling_ae_titles", "networks", "certificate_names"),
-    "destinations": ("ae_title", "host", "port", "tls"),
+    "institutions": ("calling_ae_titles", "networks", "certificate_names", "storage_commitment"),
+    "destinations": ("ae_title", "host", "port", "tls", "storage_commitment", "verify_by_query"),
     "tls": ("port", "certificate", "key", "ca", "required"),
     "audit": ("syslog_host", "syslog_port"),
+    "central": ("url", "read_url", "password_file"),
 }
 """Settings that say with whom the node talks; the others say what it does."""
 

@@ -21,12 +21,13 @@ from dicom_node.adapters.scu.exam_sender import Sent, send_files
 from dicom_node.domain.errors import Fault, Transient
 from dicom_node.domain.exam import Outcome
 from dicom_node.domain.job import JobState
+from dicom_node.folders import Folders
 from dicom_node.headers import read_identity
 from dicom_node.node import read_address, readiness
 from dicom_node.offline import picture_names
 from dicom_node.scp.archive_peer import ArchivePeer
 from dicom_node.settings import Settings, load_settings
-from dicom_node.wiring import Folders, Wiring
+from dicom_node.wiring import Wiring
 
 _START_SECONDS = 60.0
 _REPORT_SECONDS = 120.0

@@ -6,9 +6,13 @@ import json
 import socket
 import socketserver
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
 
 from dicom_node.domain.errors import NodeError
 
@@ -144,3 +148,32 @@ def _not_found(routes: Mapping[str, object]) -> Answer:
 
 def _encode(body: object) -> bytes:
     return json.dumps(body).encode() + b"\n"
+
+
+ADDRESS_FILE = "node.json"
+"""In the run folder: where the node listens."""
+
+
+def address_of(run: Path) -> dict[str, int]:
+    """The note that a running node leaves in its run folder. Raises ``OSError`` when no node has
+    run there."""
+    return dict(json.loads((run / ADDRESS_FILE).read_text()))
+
+
+def ask_readiness(run: Path, bind: str) -> dict[str, Any]:
+    """The answer to /readyz of the node with this run folder; ``{"status": "not running"}`` without
+    one.
+
+    It is asked directly, whatever proxies the environment names.
+    """
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        port = address_of(run)["metrics_port"]
+        try:
+            answer = direct.open(f"http://{bind}:{port}/readyz", timeout=3)
+        except urllib.error.HTTPError as failing:
+            answer = failing  # 503 is an answer as well
+        with answer:
+            return dict(json.load(answer))
+    except (OSError, ValueError):  # nobody answers, or another program does
+        return {"status": "not running", "checks": {}}

@@ -177,6 +177,18 @@ EVENTS: Mapping[str, Event] = {
         "warning", "a sender did not take the result of its request for commitment",
         "attempt", "fault", "error",
     ),
+    "central_silent": _event(
+        "warning", "the centre does not answer or does not let the node in; exams wait for it",
+        "fault", "error",
+    ),
+    "central_returned": _event("info", "the centre takes what it is told again"),
+    "centre_lost_batches": _event(
+        "warning", "the centre lacks exams that it had: they are sent again", "count"
+    ),
+    "exams_forwarded": _event("info", "the centre has these exams now", "count"),
+    "exam_not_forwarded": _event(
+        "error", "the centre does not take what is said of an exam", "exam_id", "error"
+    ),
     "destination_silent": _event(
         "warning", "five deliveries in a row got no answer: the destination is only probed",
         "destination",

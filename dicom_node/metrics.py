@@ -7,6 +7,7 @@ counted. Labels are enum members and configured names: never text that a peer or
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,12 +19,18 @@ from dicom_node.domain.eligibility import Reason
 from dicom_node.domain.errors import Fault, NodeError
 from dicom_node.domain.exam import Outcome
 from dicom_node.domain.job import JobState, Stage
+from dicom_node.ports import Backlog
 
 if TYPE_CHECKING:
     from prometheus_client.core import GaugeMetricFamily
 
 _STAGE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _EXAM_BUCKETS = (0.5, 1, 2, 3, 5, 10, 30, 60, 300, 900, 3600, 14400, 86400)
+_OUTBOX = (
+    "dicom_node_outbox_exams",
+    "dicom_node_outbox_refused",
+    "dicom_node_outbox_oldest_seconds",
+)
 _WAITING = (JobState.QUEUED, JobState.LEASED, JobState.PARKED)
 
 
@@ -89,6 +96,11 @@ METRICS: tuple[Metric, ...] = (
         meaning="1 for a destination that is only probed because it does not answer",
         labels=("destination",),
     ),
+    Metric(
+        name="dicom_node_central_silent",
+        kind="gauge",
+        meaning="1 while the centre does not answer or does not let the node in",
+    ),
     _counter("dicom_node_process_restarts_total", "Processes that ended unasked", "process"),
     _counter("dicom_node_audit_failed_total", "Audit messages that could not be recorded"),
     _counter("dicom_node_audit_forwarded_total", "Audit messages that reached their place"),
@@ -96,6 +108,9 @@ METRICS: tuple[Metric, ...] = (
     _at_scrape("dicom_node_jobs", "Jobs in the ledger that are not done", "stage", "state"),
     _at_scrape("dicom_node_oldest_job_seconds", "Age of the oldest job that waits", "stage"),
     _at_scrape("dicom_node_oldest_parked_job_seconds", "Age of the oldest parked job", "stage"),
+    _at_scrape("dicom_node_outbox_exams", "Exams of which the centre does not know all"),
+    _at_scrape("dicom_node_outbox_refused", "Exams that the centre does not take"),
+    _at_scrape("dicom_node_outbox_oldest_seconds", "How long the oldest of them has waited"),
     _at_scrape("dicom_node_disk_used_bytes", "Used space of the data folder's file system"),
     _at_scrape("dicom_node_disk_size_bytes", "Size of the data folder's file system"),
 )  # fmt: skip
@@ -112,6 +127,8 @@ class Reading:
     audit_waiting: int
     disk_used_bytes: int
     disk_size_bytes: int
+    backlog: Backlog | None = None
+    """What waits for the centre; None without one."""
 
 
 _live: dict[str, Any] = {}
@@ -243,6 +260,11 @@ def destination_silent(destination: str, *, silent: bool) -> None:
     _set("dicom_node_destinations_silent", int(silent), destination=destination)
 
 
+def central_silent(*, silent: bool) -> None:
+    """Whether the centre cannot be told anything."""
+    _set("dicom_node_central_silent", int(silent))
+
+
 def process_restarted(process: str) -> None:
     """A process of the node (its name) ended unasked."""
     _count("dicom_node_process_restarts_total", process=process)
@@ -304,6 +326,7 @@ def _samples(reading: Reading) -> dict[str, list[tuple[tuple[str, ...], float]]]
     oldest = dict.fromkeys(Stage, 0.0) | dict(reading.oldest_job_seconds)
     parked = dict.fromkeys(Stage, 0.0) | dict(reading.oldest_parked_job_seconds)
     return {
+        **_outbox_samples(reading.backlog),
         "dicom_node_jobs": [((stage, state), count) for (stage, state), count in jobs.items()],
         "dicom_node_oldest_job_seconds": [((stage,), age) for stage, age in oldest.items()],
         "dicom_node_oldest_parked_job_seconds": [((stage,), age) for stage, age in parked.items()],
@@ -311,6 +334,16 @@ def _samples(reading: Reading) -> dict[str, list[tuple[tuple[str, ...], float]]]
         "dicom_node_disk_used_bytes": [((), reading.disk_used_bytes)],
         "dicom_node_disk_size_bytes": [((), reading.disk_size_bytes)],
     }
+
+
+def _outbox_samples(
+    backlog: Backlog | None,
+) -> dict[str, list[tuple[tuple[str, ...], float]]]:
+    if backlog is None:
+        return {name: [] for name in _OUTBOX}
+    oldest = time.time() - backlog.oldest_at.timestamp() if backlog.oldest_at else 0.0
+    numbers = (backlog.waiting, backlog.refused, max(0.0, oldest))
+    return {name: [((), number)] for name, number in zip(_OUTBOX, numbers, strict=True)}
 
 
 def _count(name: str, amount: float = 1, **labels: str) -> None:

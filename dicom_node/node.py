@@ -12,24 +12,22 @@ import signal
 import socket
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from dicom_node import __version__, metrics
 from dicom_node.adapters.audit import waiting
 from dicom_node.adapters.bell import EventBell
-from dicom_node.adapters.ledger import OperatorLedger
+from dicom_node.adapters.ledger import OperatorLedger, SqlOutbox
 from dicom_node.adapters.ledger.migrate import migrate
 from dicom_node.adapters.reference_tables import load_reference_table
 from dicom_node.audit import audited_model, audited_run
 from dicom_node.domain.errors import Fault, NodeError, Permanent, Transient
 from dicom_node.domain.exam import UNKNOWN_SENDER, Instance, Receipt
+from dicom_node.folders import Folders
 from dicom_node.headers import read_identity
-from dicom_node.health import HealthServer
+from dicom_node.health import ADDRESS_FILE, HealthServer, address_of, ask_readiness
 from dicom_node.logs import configure_logging, log
 from dicom_node.processes import (
     DELIVERY_GRACE_SECONDS,
@@ -44,7 +42,7 @@ from dicom_node.scp.policy import LOCAL_INSTITUTION
 from dicom_node.settings import Settings
 from dicom_node.stopping import stop_event
 from dicom_node.supervisor import ProcessSpec, Supervisor, leave_note
-from dicom_node.wiring import Folders, Wiring
+from dicom_node.wiring import Wiring
 
 _LOCK_SECONDS = 100.0
 """Longer than the drain of the processes that a dead supervisor left behind."""
@@ -177,7 +175,7 @@ def write_address(
     note = {"pid": os.getpid(), "port": port, "metrics_port": metrics_port}
     if tls_port is not None:
         note["tls_port"] = tls_port
-    leave_note(_address_path(folders), json.dumps(note))
+    leave_note(folders.run / ADDRESS_FILE, json.dumps(note))
 
 
 def read_address(folders: Folders) -> dict[str, int]:
@@ -186,11 +184,7 @@ def read_address(folders: Folders) -> dict[str, int]:
 
     Raises ``OSError`` when no node has run there.
     """
-    return dict(json.loads(_address_path(folders).read_text()))
-
-
-def _address_path(folders: Folders) -> Path:
-    return folders.run / "node.json"
+    return address_of(folders.run)
 
 
 def _enter_orphans(wiring: Wiring) -> None:
@@ -267,6 +261,7 @@ def _note_end(name: str) -> None:
 def _health_server(wiring: Wiring, supervisor: Supervisor, stop: threading.Event) -> HealthServer:
     settings, folders = wiring.settings, wiring.folders
     operator = OperatorLedger(folders.ledger, wiring.clock)
+    outbox = wiring.outbox if wiring.centre else None
 
     def processes() -> str | None:
         waiting = [child.spec.name for child in supervisor.children if not child.is_ready()]
@@ -293,7 +288,7 @@ def _health_server(wiring: Wiring, supervisor: Supervisor, stop: threading.Event
         bind=settings.node.bind,
         checks={"processes": processes, "disk": disk, "ledger": ledger, "draining": draining},
         live=live,
-        metrics=lambda: metrics.exposition(lambda: _reading(folders, operator)),
+        metrics=lambda: metrics.exposition(lambda: _reading(folders, operator, outbox)),
     )
 
 
@@ -301,7 +296,9 @@ def _silent(seconds: float, stop: threading.Event) -> bool:
     return seconds > _SILENT_LOOP_SECONDS and not stop.is_set()
 
 
-def _reading(folders: Folders, operator: OperatorLedger) -> metrics.Reading:
+def _reading(
+    folders: Folders, operator: OperatorLedger, outbox: SqlOutbox | None
+) -> metrics.Reading:
     usage = shutil.disk_usage(folders.root)
     return metrics.Reading(
         jobs=operator.queue_depths(),
@@ -310,6 +307,7 @@ def _reading(folders: Folders, operator: OperatorLedger) -> metrics.Reading:
         audit_waiting=len(waiting(folders.audit)),
         disk_used_bytes=usage.used,
         disk_size_bytes=usage.total,
+        backlog=outbox.backlog() if outbox else None,
     )
 
 
@@ -369,18 +367,5 @@ def is_running(folders: Folders) -> bool:
 
 
 def readiness(settings: Settings) -> dict[str, Any]:
-    """The running node's own answer to /readyz; ``{"status": "not running"}`` without one.
-
-    It is asked directly, whatever proxies the environment names.
-    """
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        port = read_address(Folders(root=settings.node.data_dir))["metrics_port"]
-        try:
-            answer = direct.open(f"http://{settings.node.bind}:{port}/readyz", timeout=3)
-        except urllib.error.HTTPError as failing:
-            answer = failing  # 503 is an answer as well
-        with answer:
-            return dict(json.load(answer))
-    except (OSError, ValueError):  # nobody answers, or another program does
-        return {"status": "not running", "checks": {}}
+    """The running node's own answer to /readyz; ``{"status": "not running"}`` without one."""
+    return ask_readiness(Folders(root=settings.node.data_dir).run, settings.node.bind)

@@ -187,6 +187,27 @@ class AuditSettings(_Section):
     syslog_port: Annotated[int, Field(ge=1, le=65535)] = 6514
 
 
+class CentralSettings(_Section):
+    """``[central]``: the PostgreSQL that learns pseudonymous metadata; without url nothing leaves
+    this machine."""
+
+    url: Annotated[str, StringConstraints(pattern=r"^postgresql://")] | None = None
+    read_url: Annotated[str, StringConstraints(pattern=r"^postgresql://")] | None = None
+    password_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _no_password(self) -> CentralSettings:
+        for name in ("url", "read_url"):
+            role, at, _ = (getattr(self, name) or "").partition("//")[2].partition("@")
+            if at and ":" in role:
+                raise ValueError(
+                    f"central.{name} holds a password: put it into a file, as libpq reads it "
+                    "(host:port:database:user:password, mode 0600), and name it in "
+                    "central.password_file"
+                )
+        return self
+
+
 class Settings(BaseSettings):
     """The whole configuration; without a file the embedded defaults run a node on this machine."""
 
@@ -201,6 +222,7 @@ class Settings(BaseSettings):
     destinations: tuple[DestinationSettings, ...] = ()
     inference: InferenceSettings = InferenceSettings()
     audit: AuditSettings = AuditSettings()
+    central: CentralSettings = CentralSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dicom_node.adapters.audit import (
-    AuditFolders,
     AuditForwarder,
     DeliveryWitness,
     DiskTrail,
@@ -20,14 +18,16 @@ from dicom_node.adapters.audit import (
     Syslog,
     application,
 )
+from dicom_node.adapters.central.archive import PostgresArchive
+from dicom_node.adapters.central.pseudonyms import CentralPseudonyms
 from dicom_node.adapters.clock import SystemClock
-from dicom_node.adapters.ledger import SqlCommitments, SqlLedger, SqlPromises
+from dicom_node.adapters.ledger import SqlCommitments, SqlLedger, SqlOutbox, SqlPromises
 from dicom_node.adapters.predictor import BundlePredictor
 from dicom_node.adapters.pseudonyms import PatientPseudonyms
 from dicom_node.adapters.reference_tables import load_reference_table
 from dicom_node.adapters.reporter import SrReporter
 from dicom_node.adapters.scu.association import Peer
-from dicom_node.adapters.scu.commitment_sender import send_result
+from dicom_node.adapters.scu.commitment_sender import ResultSender
 from dicom_node.adapters.scu.report_sender import DestinationAddress, DicomReportSender
 from dicom_node.adapters.scu.verifier import DicomVerifier, VerifiedDestination
 from dicom_node.adapters.spool import DiskSpool
@@ -36,8 +36,8 @@ from dicom_node.domain.audit import Application
 from dicom_node.domain.audit import Peer as AuditedPeer
 from dicom_node.domain.commitment import Proof
 from dicom_node.domain.delivery import ReportKind
-from dicom_node.domain.errors import NodeError
 from dicom_node.domain.job import Stage
+from dicom_node.folders import Folders
 from dicom_node.headers import read_header
 from dicom_node.lane import Lane
 from dicom_node.ports import Eligibility, ReportRequest
@@ -46,6 +46,7 @@ from dicom_node.settings import DestinationSettings, InstitutionSettings, Settin
 from dicom_node.stages.commit import Commit
 from dicom_node.stages.confirm import Confirm
 from dicom_node.stages.deliver import Deliver
+from dicom_node.stages.forward import Forward
 from dicom_node.stages.infer import Infer
 from dicom_node.stages.report import Report, Route, assessment_of
 from dicom_node.stages.screen import Screen
@@ -57,44 +58,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-@dataclass(frozen=True, kw_only=True)
-class Folders:
-    """Where a node keeps its things, below the data folder."""
-
-    root: Path
-
-    @property
-    def ledger(self) -> Path:
-        """The ledger's database file."""
-        return self.root / "ledger.sqlite"
-
-    @property
-    def spool(self) -> Path:
-        """Received objects."""
-        return self.root / "spool"
-
-    @property
-    def keys(self) -> Path:
-        """Secrets of this node."""
-        return self.root / "keys"
-
-    @property
-    def audit(self) -> AuditFolders:
-        """The audit trail."""
-        return AuditFolders(root=self.root / "audit")
-
-    @property
-    def run(self) -> Path:
-        """What the running node says about itself: lock, ports, readiness."""
-        return self.root / "run"
-
-    @property
-    def metrics(self) -> Path:
-        """Metric values that the processes share."""
-        return self.root / "run" / "metrics"
-
-
-_RESULT_SECONDS = 10.0
 _UNRESTRICTED = InstitutionSettings(id=LOCAL_INSTITUTION, name="", calling_ae_titles=())
 """What holds for senders on loopback that belong to no institution."""
 
@@ -121,6 +84,35 @@ class Wiring:
     def promises(self) -> SqlPromises:
         """What others asked the node to commit to."""
         return SqlPromises(self.folders.ledger, self.clock)
+
+    @cached_property
+    def outbox(self) -> SqlOutbox:
+        """What the centre has still to learn."""
+        return SqlOutbox(self.folders.ledger, self.clock)
+
+    @cached_property
+    def centre(self) -> PostgresArchive | None:
+        """The central database; None without one."""
+        central = self.settings.central
+        if central.url is None:
+            return None
+        return PostgresArchive(central.url, password_file=central.password_file)
+
+    def forward(self, centre: PostgresArchive) -> Forward:
+        """Tells the centre what it may know."""
+        return Forward(
+            outbox=self.outbox,
+            centre=centre,
+            pseudonyms=self.central_pseudonyms,
+            reference=self.reference,
+            region=self.settings.node.region,
+            node=self.settings.node.name,
+        )
+
+    @cached_property
+    def central_pseudonyms(self) -> CentralPseudonyms:
+        """Names for the centre."""
+        return CentralPseudonyms(self.folders.keys / "central")
 
     @cached_property
     def commit(self) -> Commit:
@@ -267,19 +259,9 @@ class Wiring:
             for host, colon, port in [address.rpartition(":")]
             if colon
         }
-        for promise in self.promises.open(list(requesters), due=True):
-            result = self.commit.result(promise)
-            try:
-                send_result(
-                    requesters[promise.ae_title],
-                    result,
-                    calling_ae_title=self.settings.node.ae_title,
-                    timeout_seconds=_RESULT_SECONDS,
-                )
-            except NodeError as error:
-                self.commit.not_told(promise, error)
-            else:
-                self.commit.told(promise, result)
+        self.commit.return_due(
+            ResultSender(requesters, calling_ae_title=self.settings.node.ae_title), list(requesters)
+        )
 
     def route(self, institution_id: str) -> Route | None:
         """An institution's destinations (all, when it names none) and language.

@@ -82,7 +82,7 @@ class DiskSpool:
             with self._failing_for_good():
                 os.fsync(file.fileno())
             size_bytes = os.fstat(file.fileno()).st_size
-        kept = self._object_path(content_sha256)
+        kept = self.place(content_sha256)
         partial.replace(kept)
         with self._failing_for_good():
             sync_folder(kept.parent)
@@ -113,7 +113,7 @@ class DiskSpool:
     def path(self, content_sha256: str) -> Path:
         """Path of a kept DICOM file (PS3.10). Raises ``Permanent`` (CORRUPT_SPOOL) when it is
         missing."""
-        path = self._object_path(content_sha256)
+        path = self.place(content_sha256)
         if not path.is_file():
             raise Permanent(
                 Fault.CORRUPT_SPOOL,
@@ -161,7 +161,8 @@ class DiskSpool:
             usage = shutil.disk_usage(self._objects)
         return 100.0 * usage.used / (usage.used + usage.free)
 
-    def _object_path(self, content_sha256: str) -> Path:
+    def place(self, content_sha256: str) -> Path:
+        """Where an object lies, or would."""
         return self._objects / content_sha256[:2] / f"{content_sha256}.dcm"
 
 

@@ -6,6 +6,8 @@ import click
 
 from dicom_node import __version__
 from dicom_node.cli.audit_commands import audit
+from dicom_node.cli.backup_commands import backup, restore
+from dicom_node.cli.central_commands import central
 from dicom_node.cli.exam_commands import exam, job, status
 from dicom_node.cli.file_commands import echo, predict, send
 from dicom_node.cli.node_commands import demo, doctor, process, serve
@@ -15,6 +17,9 @@ from dicom_node.cli.output import (
     accept_any_text,
     language_of_environment,
 )
+from dicom_node.cli.report_commands import central_prices, report
+
+central.add_command(central_prices)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,5 +35,8 @@ def main(context: click.Context, lang: str | None) -> None:
     context.obj = Screen(lang or language_of_environment())
 
 
-for command in (demo, serve, process, predict, status, exam, job, send, echo, audit, doctor):
+for command in (
+    *(demo, serve, process, predict, status, exam, job, send, echo, audit, doctor),
+    *(backup, restore, central, report),
+):
     main.add_command(command)

@@ -10,6 +10,8 @@ from enum import StrEnum
 class Fault(StrEnum):
     """Why a job failed; stable codes that an operator can count."""
 
+    CENTRAL_REFUSED = "central_refused"
+    CENTRAL_UNAVAILABLE = "central_unavailable"
     CERTIFICATE_INVALID = "certificate_invalid"
     COMMITMENT_PENDING = "commitment_pending"
     CONFLICTING_CONTENT = "conflicting_content"
@@ -27,6 +29,7 @@ class Fault(StrEnum):
     PICTURE_NOT_DRAWN = "picture_not_drawn"
     PREDICTION_INVALID = "prediction_invalid"
     PREDICTOR_UNAVAILABLE = "predictor_unavailable"
+    RECORD_REFUSED = "record_refused"
     REPORT_INVALID = "report_invalid"
     REPORT_NOT_KEPT = "report_not_kept"
     STORAGE_UNAVAILABLE = "storage_unavailable"

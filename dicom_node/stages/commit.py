@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from dicom_node.domain.commitment import (
@@ -45,12 +46,26 @@ class Commit:
             failed=tuple(failed),
         )
 
+    def return_due(
+        self, send: Callable[[str, CommitmentResult], None], ae_titles: Sequence[str]
+    ) -> None:
+        """Send the results that are due to these requesters. ``send``: AE title and result; raises
+        ``NodeError`` when the requester does not take it."""
+        for promise in self._promises.open(ae_titles, due=True):
+            result = self.result(promise)
+            try:
+                send(promise.ae_title, result)
+            except NodeError as error:
+                self._not_told(promise, error)
+            else:
+                self.told(promise, result)
+
     def told(self, promise: Promise, result: CommitmentResult) -> None:
         """The requester has the result."""
         self._promises.answered(promise)
         log("commitment_told", count=len(result.kept), failed=len(result.failed))
 
-    def not_told(self, promise: Promise, error: NodeError) -> None:
+    def _not_told(self, promise: Promise, error: NodeError) -> None:
         """The requester did not take the result: again later, for some hours."""
         delay = timedelta(seconds=backoff_seconds(promise.attempt + 1, self._clock.fraction()))
         again = promise.attempt + 1 < _MAX_ATTEMPTS

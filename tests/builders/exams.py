@@ -129,6 +129,10 @@ def park(ledger: Ledger) -> int:
     return job.job_id
 
 
+WAY = tuple(stage for stage in Stage if stage is not Stage.CONFIRM)
+"""The stages of an exam whose destinations are asked for no proof."""
+
+
 def complete(ledger: Ledger, job: Job, *, destinations: tuple[str, ...] = ("pacs",)) -> None:
     """Finish a leased job with the success of its stage."""
     match job.stage:

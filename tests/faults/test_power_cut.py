@@ -51,7 +51,7 @@ from dicom_node.adapters.bell import EventBell
 from dicom_node.node import prepare
 from dicom_node.processes import Inherited, Role, run_process
 from dicom_node.settings import load_settings
-from dicom_node.wiring import Folders
+from dicom_node.folders import Folders
 
 settings = load_settings(Path(sys.argv[1]))
 prepare(settings)

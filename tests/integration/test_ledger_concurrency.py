@@ -22,7 +22,7 @@ from dicom_node.adapters.ledger.database import Database
 from dicom_node.adapters.ledger.migrate import migrate
 from dicom_node.domain.exam import Outcome, Receipt
 from dicom_node.domain.job import JobState, Stage
-from tests.builders.exams import complete, instance
+from tests.builders.exams import WAY, complete, instance
 
 ROOT = Path(__file__).parents[2]
 THREADS = 8
@@ -154,13 +154,13 @@ from pathlib import Path
 from dicom_node.adapters.clock import SystemClock
 from dicom_node.adapters.ledger import SqlLedger
 from dicom_node.domain.job import Stage
-from tests.builders.exams import complete, instance
+from tests.builders.exams import WAY, complete, instance
 
 ledger, first = SqlLedger(Path(sys.argv[1]), SystemClock()), int(sys.argv[2])
 for number in range(first, first + 1000):
     ledger.record_instance(instance(number))
     os.write(1, f"received {number}\\n".encode())
-    for _ in Stage:
+    for _ in WAY:
         (job,) = ledger.claim(list(Stage), owner="victim", lease_seconds=600)
         complete(ledger, job)
         os.write(1, f"{job.stage} {job.exam_id}\\n".encode())
@@ -184,7 +184,7 @@ def test_what_was_acknowledged_survives_kill_9(path: Path, lines: int) -> None:
     finish_everything(ledger)
     for exam in operator.exams(limit=1000):
         done = [(job.stage, job.state) for job in operator.exam_details(exam.exam_id).jobs]
-        assert done == [(stage, JobState.DONE) for stage in Stage]
+        assert done == [(stage, JobState.DONE) for stage in WAY]
         assert len(ledger.report_objects(exam.exam_id)) == 2
     ledger.close()
     operator.close()

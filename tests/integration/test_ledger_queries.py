@@ -19,6 +19,7 @@ from dicom_node.domain.job import JobState, Stage
 from dicom_node.domain.retry import RetryAt
 from tests.builders.exams import (
     LEASE_SECONDS,
+    WAY,
     answer,
     claim_one,
     complete,
@@ -37,7 +38,7 @@ def test_the_journal_tells_an_exams_journey_with_times(
 ) -> None:
     begun = clock.now()
     exam_id, _ = ledger.record_instance(instance())
-    for stage in Stage:
+    for stage in WAY:
         clock.advance(1)
         job = claim_one(ledger, stage)
         clock.advance(1)

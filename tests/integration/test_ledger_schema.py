@@ -32,7 +32,7 @@ from dicom_node.domain.assessment import Note
 from dicom_node.domain.delivery import ReportKind, Verdict
 from dicom_node.domain.errors import Fault, Permanent, Transient
 from dicom_node.domain.job import JobState, Stage
-from tests.builders.exams import answer, claim_one, complete, exam_before, instance, prediction
+from tests.builders.exams import WAY, answer, claim_one, complete, exam_before, instance, prediction
 from tests.fakes.clock import ManualClock
 
 
@@ -249,7 +249,7 @@ JOB = "INSERT INTO jobs (exam_id, stage, destination, state, attempt, crashes, c
         "UPDATE exams SET laterality = 'X'",
         "UPDATE instances SET content_sha256 = 'abc'",
         "INSERT INTO exams (instance_id, outcome) VALUES (1, 'pending')",
-        "INSERT INTO deliveries VALUES ('1.2', 'pacs', 0, 'stored', '1.3', '1.2', 1)",
+        "INSERT INTO deliveries VALUES ('1', 'pacs', 0, 'stored', '1', '1', 1, NULL, NULL, 0)",
         "INSERT INTO journal (exam_id, at, event, detail) VALUES (99, 1, 'received', '')",
         "DELETE FROM instances",
     ],
@@ -313,7 +313,7 @@ def test_only_claims_and_answers_are_not_synced(
         return pragma.rpartition(" ")[2]
 
     assert level(ledger.record_instance, instance()) == "FULL"
-    for stage in Stage:
+    for stage in WAY:
         assert level(claim_one, ledger, stage, owner=stage) == "NORMAL"
         assert level(ledger.expire_leases, stage) == "FULL"
         job = claim_one(ledger, stage)

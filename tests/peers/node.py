@@ -17,9 +17,9 @@ from dicom_node.adapters.clock import SystemClock
 from dicom_node.adapters.ledger import OperatorLedger
 from dicom_node.adapters.scu.association import Peer
 from dicom_node.domain.job import JobState
+from dicom_node.folders import Folders
 from dicom_node.node import read_address, readiness
 from dicom_node.settings import load_settings
-from dicom_node.wiring import Folders
 from tests.integration.peers import wait_until
 
 MOVING = (JobState.QUEUED, JobState.LEASED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import string
 import tomllib
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import click
 import pytest
 
 from dicom_node import cli
+from dicom_node.adapters.central.reports import QUERIES
 from dicom_node.adapters.scu.echo import HINTS, Hint
 from dicom_node.cli import main
 from dicom_node.cli.output import (
@@ -28,7 +30,9 @@ from dicom_node.domain.assessment import Determination
 from dicom_node.domain.exam import Outcome
 
 FOLDER = Path(cli.__file__).parent
+SECTIONS = {name: query for report in QUERIES.values() for name, query in report.items()}
 FAMILIES = {
+    "report_": list(SECTIONS),
     "determination_": [value.value for value in Determination],
     "outcome_": [Outcome.IGNORED.value, Outcome.NOT_ASSESSED.value],
 }
@@ -117,6 +121,7 @@ def test_every_key_that_the_code_asks_for_exists() -> None:
 
 def test_every_key_of_the_catalogue_is_used() -> None:
     mentioned = {text for module in modules() for text in constants(module)} | asked_keys()
+    mentioned |= {word for query in SECTIONS.values() for word in re.findall(r"\w+", query)}
     assert set(catalogue("en")) <= mentioned
 
 

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from dicom_node import metrics
 from dicom_node.domain.errors import Fault, Transient
 from dicom_node.domain.job import JobState, Stage
 from dicom_node.metrics import METRICS, Reading
+from dicom_node.ports import Backlog
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 READING = Reading(
@@ -49,6 +52,7 @@ metrics.job_parked(Stage.DELIVER, Fault.DESTINATION_REFUSED)
 metrics.engine_event(Outcome.IGNORED)
 metrics.network_runs_on("cpu")
 metrics.destination_silent("pacs", silent=True)
+metrics.central_silent(silent=True)
 metrics.process_restarted("worker-1")
 """
 
@@ -228,3 +232,14 @@ def test_every_counting_function_is_called_somewhere_in_the_node() -> None:
         if isinstance(node, ast.Call)
     }
     assert counting - called == set()
+
+
+def test_what_waits_for_the_centre_is_shown_where_there_is_one(folder: Path) -> None:
+    assert "\ndicom_node_outbox_exams " not in metrics.exposition(lambda: READING).decode()
+    backlog = Backlog(waiting=3, oldest_at=datetime.now(UTC) - timedelta(hours=1), refused=1)
+    told = replace(READING, backlog=backlog)
+    text = metrics.exposition(lambda: told).decode()
+    assert "dicom_node_outbox_exams 3.0" in text
+    assert "dicom_node_outbox_refused 1.0" in text
+    [age] = [line for line in text.splitlines() if line.startswith("dicom_node_outbox_oldest")]
+    assert 3600 <= float(age.split()[1]) < 3660

@@ -2,6 +2,7 @@
 
 from dicom_node.adapters.ledger.commitments import SqlCommitments, SqlPromises
 from dicom_node.adapters.ledger.ledger import SqlLedger
+from dicom_node.adapters.ledger.outbox import SqlOutbox
 from dicom_node.adapters.ledger.queries import OperatorLedger
 
-__all__ = ["OperatorLedger", "SqlCommitments", "SqlLedger", "SqlPromises"]
+__all__ = ["OperatorLedger", "SqlCommitments", "SqlLedger", "SqlOutbox", "SqlPromises"]

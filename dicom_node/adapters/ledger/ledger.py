@@ -19,6 +19,7 @@ from dicom_node.adapters.ledger import jobs as steps
 from dicom_node.adapters.ledger import rows
 from dicom_node.adapters.ledger.database import Database
 from dicom_node.adapters.ledger.jobs import JournalLine
+from dicom_node.adapters.ledger.outbox import note_change
 from dicom_node.adapters.ledger.schema import (
     QUEUED,
     deliveries,
@@ -275,6 +276,7 @@ class SqlLedger:
         with self._database.write() as connection:
             if isinstance(decision, Park):
                 steps.leave(connection, job, JobEvent.PARK, **why)
+                note_change(connection, job.exam_id, now=now)
                 line = JournalLine.PARKED
             else:
                 run_after = decision.run_after
@@ -297,6 +299,7 @@ class SqlLedger:
             steps.leave(connection, job, JobEvent.COMPLETE, fault=None, detail="")
             steps.note_job(connection, job, line, now=now, **facts)
             yield connection, now
+            note_change(connection, job.exam_id, now=now)
 
 
 def _enter(connection: Connection, instance: Instance) -> int:

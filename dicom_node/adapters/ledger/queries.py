@@ -12,6 +12,7 @@ from dicom_node.adapters.ledger import commitments, rows
 from dicom_node.adapters.ledger import jobs as steps
 from dicom_node.adapters.ledger.database import Database
 from dicom_node.adapters.ledger.jobs import JOB_COLUMNS, JournalLine, to_job
+from dicom_node.adapters.ledger.outbox import note_change
 from dicom_node.adapters.ledger.schema import (
     OPEN,
     deliveries,
@@ -307,6 +308,7 @@ class OperatorLedger:
             if step is JobEvent.RETRY and job.stage is Stage.CONFIRM:
                 commitments.begin_again(connection, job)
             steps.note_job(connection, job, line, now=now)
+            note_change(connection, job.exam_id, now=now)
 
 
 def _jobs(connection: Connection, *, exam_id: int, only_open: bool = False) -> tuple[Job, ...]:

@@ -78,6 +78,7 @@ def state_is(*states: JobState) -> str:
 
 QUEUED = state_is(JobState.QUEUED)
 LEASED = state_is(JobState.LEASED)
+WAITS_FOR_CENTRE = "change > forwarded_change AND fault IS NULL"
 OPEN = state_is(JobState.QUEUED, JobState.LEASED, JobState.PARKED)
 
 metadata = MetaData(
@@ -208,6 +209,20 @@ deliveries = Table(
     Column("evidence_at", UtcSeconds),
     Column("losses", Integer, nullable=False, server_default="0"),
     CheckConstraint("(evidence IS NOT NULL) = (evidence_at IS NOT NULL)", name="evidence_when"),
+)
+
+forwarding = Table(
+    "forwarding",
+    metadata,
+    Column("exam_id", ForeignKey("exams.exam_id"), primary_key=True),
+    Column("change", Integer, nullable=False),
+    Column("forwarded_change", Integer, nullable=False, server_default="0"),
+    Column("batch", Integer),
+    Column("changed_at", UtcSeconds, nullable=False),
+    Column("fault", _words(Fault, name="fault", closed=False)),
+    CheckConstraint("forwarded_change <= change", name="order"),
+    Index("forwarding_waiting", "changed_at", sqlite_where=text(WAITS_FOR_CENTRE)),
+    Index("forwarding_by_batch", "batch"),
 )
 
 commitment_requests = Table(

@@ -1,0 +1,1 @@
+"""The centre: pseudonymous metadata of all regions in one PostgreSQL."""

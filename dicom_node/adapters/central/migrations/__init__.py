@@ -1,0 +1,1 @@
+"""Revisions of the central schema, run by Alembic."""

@@ -1,0 +1,380 @@
+"""The first schema of the centre: exams of all regions, each readable and writable by its own
+nodes only."""
+
+from alembic import op
+
+revision = "c0001"
+down_revision = None
+
+_NAME = "CHECK ({0} ~ '^[A-Za-z0-9][A-Za-z0-9_.-]{{0,63}}$')"
+_HASH = "CHECK ({0} ~ '^[0-9a-f]{{64}}$')"
+
+_TABLES = (
+    f"""
+    CREATE TABLE nodes (
+        role_name name PRIMARY KEY,
+        region text NOT NULL {_NAME.format("region")},
+        node text NOT NULL {_NAME.format("node")},
+        version text,
+        last_seen_at timestamptz,
+        last_batch bigint NOT NULL DEFAULT 0,
+        UNIQUE (region, node)
+    )
+    """,
+    f"""
+    CREATE TABLE institutions (
+        region text NOT NULL {_NAME.format("region")},
+        institution_id text NOT NULL {_NAME.format("institution_id")},
+        first_seen_at timestamptz NOT NULL DEFAULT now(),
+        PRIMARY KEY (region, institution_id)
+    )
+    """,
+    f"""
+    CREATE TABLE models (
+        model_sha256 text PRIMARY KEY {_HASH.format("model_sha256")},
+        model_name text NOT NULL {_NAME.format("model_name")},
+        model_version text NOT NULL {_NAME.format("model_version")}
+    )
+    """,
+    f"""
+    CREATE TABLE exams (
+        region text NOT NULL,
+        received_at timestamptz NOT NULL,
+        exam_pseudonym text NOT NULL {_HASH.format("exam_pseudonym")},
+        node text NOT NULL,
+        institution_id text NOT NULL,
+        patient_pseudonym text {_HASH.format("patient_pseudonym")},
+        key_id text NOT NULL CHECK (key_id ~ '^[0-9a-f]{{16}}$'),
+        chronological_age_months smallint CHECK (chronological_age_months BETWEEN 0 AND 1800),
+        sex text CHECK (sex IN ('F', 'M')),
+        outcome text NOT NULL CHECK (outcome IN ('assessed', 'not_assessed', 'ignored')),
+        reason text CHECK (reason ~ '^[a-z_]{{1,32}}$'),
+        bone_age_months real CHECK (bone_age_months BETWEEN 0 AND 400),
+        sd_months real CHECK (sd_months > 0),
+        z_score real,
+        model_sha256 text REFERENCES models,
+        object_kinds text[] NOT NULL DEFAULT '{{}}',
+        screen_seconds real CHECK (screen_seconds >= 0),
+        infer_seconds real CHECK (infer_seconds >= 0),
+        report_seconds real CHECK (report_seconds >= 0),
+        reported_at timestamptz CHECK (reported_at >= received_at),
+        forwarded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        PRIMARY KEY (region, received_at, exam_pseudonym),
+        FOREIGN KEY (region, institution_id) REFERENCES institutions,
+        CONSTRAINT result CHECK ((outcome = 'assessed') = (bone_age_months IS NOT NULL)),
+        CONSTRAINT whole_result CHECK (
+            num_nulls(bone_age_months, sd_months, model_sha256) IN (0, 3)
+        ),
+        CONSTRAINT why CHECK ((outcome = 'assessed') = (reason IS NULL))
+    ) PARTITION BY LIST (region)
+    """,
+    """
+    CREATE TABLE deliveries (
+        region text NOT NULL,
+        received_at timestamptz NOT NULL,
+        exam_pseudonym text NOT NULL,
+        destination text NOT NULL CHECK (destination ~ '^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$'),
+        outcome text NOT NULL CHECK (outcome IN ('open', 'delivered', 'parked', 'discarded')),
+        delivered_at timestamptz,
+        PRIMARY KEY (region, received_at, exam_pseudonym, destination),
+        CHECK ((outcome = 'delivered') = (delivered_at IS NOT NULL))
+    ) PARTITION BY LIST (region)
+    """,
+    """
+    CREATE TABLE heartbeats (
+        region text NOT NULL,
+        received_at timestamptz NOT NULL,
+        node text NOT NULL,
+        ready boolean NOT NULL,
+        queued integer NOT NULL CHECK (queued >= 0),
+        parked integer NOT NULL CHECK (parked >= 0),
+        PRIMARY KEY (region, received_at, node)
+    ) PARTITION BY LIST (region)
+    """,
+    f"""
+    CREATE TABLE feedback (
+        region text NOT NULL,
+        exam_pseudonym text NOT NULL {_HASH.format("exam_pseudonym")},
+        given_at timestamptz NOT NULL,
+        reader_bone_age_months real NOT NULL CHECK (reader_bone_age_months BETWEEN 0 AND 400),
+        PRIMARY KEY (region, exam_pseudonym, given_at)
+    )
+    """,
+)
+
+_PRICES = (
+    """
+    CREATE TABLE prices (
+        item text PRIMARY KEY CHECK (item IN ('compute', 'storage', 'network')),
+        brl_per_exam numeric(12, 4) NOT NULL CHECK (brl_per_exam >= 0)
+    )
+    """,
+    f"""
+    CREATE TABLE contracts (
+        region text NOT NULL,
+        institution_id text NOT NULL {_NAME.format("institution_id")},
+        brl_per_month numeric(12, 2) NOT NULL DEFAULT 0 CHECK (brl_per_month >= 0),
+        brl_per_exam numeric(12, 4) NOT NULL DEFAULT 0 CHECK (brl_per_exam >= 0),
+        PRIMARY KEY (region, institution_id)
+    )
+    """,
+)
+
+_INDEXES = (
+    "CREATE INDEX exams_by_institution ON exams (region, institution_id, received_at)",
+    "CREATE INDEX exams_of_patient ON exams (region, patient_pseudonym, received_at) "
+    "WHERE patient_pseudonym IS NOT NULL",
+    "CREATE INDEX exams_by_forwarding ON exams (region, node, forwarded_at)",
+)
+
+# A partition for each region, in it one for each month (UTC). Nodes make those that they need: a
+# replay may reach back for years. Deliveries have no foreign key to their exam, so that a month can
+# be detached; both are written in one transaction.
+_PARTITIONS = (
+    """
+    CREATE FUNCTION make_partition(of_region text, at timestamptz) RETURNS void
+    LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+    DECLARE
+        first_day timestamp := date_trunc('month', at AT TIME ZONE 'UTC');
+        parent text;
+        in_region text;
+        in_month text;
+    BEGIN
+        IF at NOT BETWEEN '2000-01-01' AND now() + interval '1 year' THEN
+            RAISE EXCEPTION 'no partition for %: the clock of the node is wrong', at;
+        END IF;
+        FOREACH parent IN ARRAY ARRAY['exams', 'deliveries', 'heartbeats'] LOOP
+            in_region := parent || '_' || of_region;
+            in_month := in_region || to_char(first_day, '_YYYY_MM');
+            IF to_regclass(format('%I', in_month)) IS NOT NULL THEN
+                CONTINUE;
+            END IF;
+            -- in the order in which nodes write: else one of both is the victim of a deadlock
+            LOCK TABLE institutions, models, exams, deliveries, heartbeats
+                IN SHARE ROW EXCLUSIVE MODE;
+            EXECUTE format(
+                'CREATE TABLE IF NOT EXISTS %I PARTITION OF %I FOR VALUES IN (%L) '
+                'PARTITION BY RANGE (received_at)', in_region, parent, of_region);
+            EXECUTE format(
+                'CREATE TABLE IF NOT EXISTS %I PARTITION OF %I FOR VALUES FROM (%L) TO (%L)',
+                in_month, in_region, first_day AT TIME ZONE 'UTC',
+                (first_day + interval '1 month') AT TIME ZONE 'UTC');
+        END LOOP;
+    END $$
+    """,
+    """
+    CREATE FUNCTION make_own_partition(at timestamptz) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    BEGIN
+        PERFORM make_partition(own_region(), at);
+    END $$
+    """,
+    """
+    CREATE FUNCTION make_coming_partitions(months integer) RETURNS void
+    LANGUAGE sql SET search_path = public, pg_temp AS $$
+        SELECT make_partition(known.region, now() + ahead * interval '1 month')
+        FROM (SELECT DISTINCT region FROM nodes) AS known, generate_series(0, months) AS ahead
+        ORDER BY known.region, ahead
+    $$
+    """,
+    "REVOKE ALL ON FUNCTION make_partition(text, timestamptz) FROM PUBLIC",
+    "REVOKE ALL ON FUNCTION make_coming_partitions(integer) FROM PUBLIC",
+    "REVOKE ALL ON FUNCTION make_own_partition(timestamptz) FROM PUBLIC",
+)
+
+# Who a session is follows from its login role, which only the owner can bind to a node.
+_IDENTITY = (
+    """
+    CREATE FUNCTION own_region() RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp
+    AS $$ SELECT region FROM nodes WHERE role_name = session_user $$
+    """,
+    """
+    CREATE FUNCTION own_node() RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp
+    AS $$ SELECT node FROM nodes WHERE role_name = session_user $$
+    """,
+    """
+    CREATE FUNCTION admit_node(login name, of_region text, node_name text) RETURNS void
+    LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+    BEGIN
+        EXECUTE format('GRANT bone_age_node TO %I', login);
+        INSERT INTO nodes (role_name, region, node) VALUES (login, of_region, node_name)
+        ON CONFLICT (role_name) DO UPDATE
+            SET region = excluded.region, node = excluded.node;
+        PERFORM make_coming_partitions(3);
+    END $$
+    """,
+    "REVOKE ALL ON FUNCTION admit_node(name, text, text) FROM PUBLIC",
+)
+
+
+def _role(name: str) -> str:
+    return f"""
+    DO $$ BEGIN
+        CREATE ROLE {name} NOLOGIN;
+    EXCEPTION WHEN duplicate_object THEN
+        NULL;
+    END $$
+    """
+
+
+def _own_rows(table: str, check: str) -> tuple[str, ...]:
+    return (
+        f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY",
+        f"""
+        CREATE POLICY own_region ON {table} TO bone_age_node
+            USING (region = (SELECT own_region())) WITH CHECK ({check})
+        """,
+    )
+
+
+_OWN = "region = (SELECT own_region())"
+_OWN_NODE = f"{_OWN} AND node = (SELECT own_node())"
+
+_RIGHTS = (
+    *_own_rows("exams", _OWN_NODE),
+    *_own_rows("heartbeats", _OWN_NODE),
+    *_own_rows("deliveries", _OWN),
+    *_own_rows("feedback", _OWN),
+    *_own_rows("institutions", _OWN),
+    *_own_rows("nodes", _OWN_NODE),
+    "GRANT SELECT, INSERT, UPDATE ON exams, deliveries, heartbeats TO bone_age_node",
+    "GRANT SELECT, INSERT ON institutions, feedback, models TO bone_age_node",
+    "GRANT SELECT, UPDATE (version, last_seen_at, last_batch) ON nodes TO bone_age_node",
+    "GRANT EXECUTE ON FUNCTION own_region(), own_node(), make_own_partition(timestamptz) "
+    "TO bone_age_node",
+)
+
+_ZONE = "AT TIME ZONE 'America/Sao_Paulo'"
+_DAY = f"(received_at {_ZONE})::date"
+_BETWEEN = f"received_at >= $1::timestamp {_ZONE} AND received_at < $2::timestamp {_ZONE}"
+
+
+def _report(name: str, columns: str, query: str) -> tuple[str, ...]:
+    """A function of two days, the first and the one after the last, and a view of all times.
+
+    It is planned anew with these days, so that no partition of other months is even looked at. The
+    reporting role sees through it what it may not read.
+    """
+    signature = f"{name}_between(since date, until date)"
+    return (
+        f"""
+        CREATE FUNCTION {signature} RETURNS TABLE ({columns})
+        LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp
+        AS $$ BEGIN RETURN QUERY EXECUTE $query$ {query} $query$ USING since, until; END $$
+        """,
+        f"REVOKE ALL ON FUNCTION {name}_between(date, date) FROM PUBLIC",
+        f"GRANT EXECUTE ON FUNCTION {name}_between(date, date) TO bone_age_reporting",
+        f"CREATE VIEW report_{name} AS SELECT * FROM {name}_between('-infinity', 'infinity')",
+    )
+
+
+_VIEWS = (
+    """
+    CREATE VIEW exam_facts AS
+        SELECT region, node, institution_id, received_at, chronological_age_months, sex, outcome,
+            reason, bone_age_months, sd_months, z_score, model_name, model_version, object_kinds,
+            screen_seconds, infer_seconds, report_seconds, reported_at, forwarded_at
+        FROM exams LEFT JOIN models USING (model_sha256)
+    """,
+    """
+    CREATE VIEW delivery_facts AS
+        SELECT e.region, e.node, e.institution_id, e.received_at, d.destination,
+            d.outcome, d.delivered_at,
+            extract(epoch FROM d.delivered_at - e.received_at) AS total_seconds
+        FROM deliveries AS d JOIN exams AS e USING (region, received_at, exam_pseudonym)
+    """,
+    """
+    CREATE VIEW node_facts AS
+        SELECT region, node, version, last_seen_at FROM nodes
+    """,
+    "CREATE VIEW heartbeat_facts AS SELECT * FROM heartbeats",
+    *_report(
+        "usage",
+        "region text, institution_id text, day date, exams bigint, assessed bigint, "
+        "not_assessed bigint, ignored bigint",
+        f"""
+        SELECT region, institution_id, {_DAY}, count(*),
+            count(*) FILTER (WHERE outcome = 'assessed'),
+            count(*) FILTER (WHERE outcome = 'not_assessed'),
+            count(*) FILTER (WHERE outcome = 'ignored')
+        FROM exams WHERE {_BETWEEN} GROUP BY 1, 2, 3
+        """,
+    ),
+    *_report(
+        "quality",
+        "region text, institution_id text, day date, outcome text, reason text, sex text, "
+        "bone_age_years integer, exams bigint, mean_sd_months double precision, "
+        "exams_with_z bigint, mean_z_score double precision",
+        f"""
+        SELECT region, institution_id, {_DAY}, outcome, reason, sex,
+            floor(bone_age_months / 12)::integer, count(*), avg(sd_months), count(z_score),
+            avg(z_score)
+        FROM exams WHERE {_BETWEEN} GROUP BY 1, 2, 3, 4, 5, 6, 7
+        """,
+    ),
+    *_report(
+        "latency",
+        "region text, institution_id text, day date, stage text, seconds real",
+        f"""
+        SELECT e.region, e.institution_id, {_DAY}, stage.name, stage.seconds
+        FROM exams AS e
+        LEFT JOIN (
+            SELECT region, received_at, exam_pseudonym, min(delivered_at) AS first_at
+            FROM deliveries WHERE {_BETWEEN} GROUP BY 1, 2, 3
+        ) AS d USING (region, received_at, exam_pseudonym)
+        CROSS JOIN LATERAL (VALUES
+            ('screen', e.screen_seconds), ('infer', e.infer_seconds),
+            ('report', e.report_seconds),
+            ('total', extract(epoch FROM d.first_at - received_at)::real)
+        ) AS stage (name, seconds)
+        WHERE {_BETWEEN} AND stage.seconds IS NOT NULL
+        """,
+    ),
+    *_report(
+        "availability",
+        "region text, node text, day date, ready_minutes bigint, most_queued integer, "
+        "most_parked integer",
+        f"""
+        SELECT region, node, {_DAY},
+            count(DISTINCT date_trunc('minute', received_at)) FILTER (WHERE ready),
+            max(queued), max(parked)
+        FROM heartbeats WHERE {_BETWEEN} GROUP BY 1, 2, 3
+        """,
+    ),
+    *_report(
+        "cost",
+        "region text, institution_id text, month date, exams bigint, cost_brl numeric, "
+        "revenue_brl numeric",
+        """
+        SELECT u.region, u.institution_id, u.month, u.exams, u.exams * price.brl_per_exam,
+            u.assessed * coalesce(c.brl_per_exam, 0) + coalesce(c.brl_per_month, 0)
+        FROM (
+            SELECT region, institution_id, date_trunc('month', day)::date AS month,
+                sum(exams)::bigint AS exams, sum(assessed)::bigint AS assessed
+            FROM usage_between($1, $2) GROUP BY 1, 2, 3
+        ) AS u
+        LEFT JOIN contracts AS c USING (region, institution_id)
+        CROSS JOIN (SELECT coalesce(sum(brl_per_exam), 0) AS brl_per_exam FROM prices) AS price
+        """,
+    ),
+    "GRANT SELECT ON exam_facts, delivery_facts, node_facts, heartbeat_facts, report_usage, "
+    "report_quality, report_latency, report_availability, report_cost TO bone_age_reporting",
+)
+
+
+def upgrade() -> None:
+    """Roles are of the whole cluster and may be there already."""
+    for statement in (
+        _role("bone_age_node"),
+        _role("bone_age_reporting"),
+        *_TABLES,
+        *_PRICES,
+        *_INDEXES,
+        *_IDENTITY,
+        *_PARTITIONS,
+        *_RIGHTS,
+        *_VIEWS,
+    ):
+        op.execute(statement.replace(":", r"\:"))

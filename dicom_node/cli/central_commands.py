@@ -1,0 +1,160 @@
+"""central: the database that learns pseudonymous metadata of all regions."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dicom_node.adapters.central.archive import KnownExam
+from dicom_node.adapters.central.migrate import migrate
+from dicom_node.cli.options import config_option, json_option, readable_errors, settings_from
+from dicom_node.cli.output import Failed, Screen, print_json
+from dicom_node.domain.errors import NodeError
+from dicom_node.settings import Settings
+from dicom_node.wiring import Wiring
+
+
+@click.group()
+def central() -> None:
+    """The centre: what it knows, and what it has still to learn."""
+
+
+@central.command("migrate")
+@click.option(
+    "--url",
+    required=True,
+    help="postgresql://OWNER@HOST/DATABASE: the owner of the central database.",
+)
+@click.option(
+    "--password-file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="The owner's password, as libpq reads it (passfile).",
+)
+@click.pass_obj
+def central_migrate(screen: Screen, url: str, password_file: Path | None) -> None:
+    """Make or upgrade the central database, and the partitions of the coming months.
+
+    Run it with each new version before its nodes start, and once a month.
+    """
+    with readable_errors():
+        revision = migrate(url, password_file=password_file)
+    screen.say("central_migrated", revision=revision)
+
+
+@central.command("status")
+@config_option
+@json_option
+@click.pass_obj
+def central_status(screen: Screen, config: Path | None, as_json: bool) -> None:
+    """Whether the centre answers, and what waits for it."""
+    settings = settings_from(config)
+    with readable_errors():
+        found = _status(_wired(screen, settings))
+    if as_json:
+        print_json(found)
+    else:
+        screen.say("central_status", **{key: "-" if v is None else v for key, v in found.items()})
+    if found["problem"]:
+        raise Failed(found["problem"])
+
+
+@central.command("replay")
+@click.option(
+    "--since",
+    required=True,
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
+    help="Exams that were received from then on (UTC).",
+)
+@config_option
+@click.pass_obj
+def central_replay(screen: Screen, since: datetime, config: Path | None) -> None:
+    """Tell the centre again what it was told, after it was restored or lost."""
+    with readable_errors():
+        count = _wired(screen, settings_from(config)).outbox.replay(since.replace(tzinfo=UTC))
+    screen.say("central_replayed", count=count)
+
+
+@central.command("missing")
+@click.option(
+    "--since",
+    required=True,
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
+    help="Exams that were received from then on (UTC).",
+)
+@config_option
+@json_option
+@click.pass_obj
+def central_missing(screen: Screen, since: datetime, config: Path | None, as_json: bool) -> None:
+    """Exams that the centre knows of this node and that its ledger lacks, as after a restore.
+
+    Have their senders send again what they sent at these times.
+    """
+    with readable_errors():
+        missing = _missing(_wired(screen, settings_from(config)), since.replace(tzinfo=UTC))
+    if as_json:
+        print_json([asdict(exam) for exam in missing])
+        return
+    screen.table(
+        "central_missing",
+        ("at", "institution", "exam_pseudonym"),
+        [
+            (exam.received_at.isoformat(), exam.institution_id, exam.exam_pseudonym)
+            for exam in missing
+        ],
+    )
+
+
+@central.command("renew-key")
+@click.argument("institution")
+@config_option
+@click.pass_obj
+def central_renew_key(screen: Screen, institution: str, config: Path | None) -> None:
+    """A new key for the pseudonyms of an institution's exams from now on."""
+    settings = settings_from(config)
+    if institution not in {item.id for item in settings.institutions}:
+        raise Failed(screen.text("no_institution", institution=institution))
+    with readable_errors():
+        key_id = _wired(screen, settings).central_pseudonyms.renew(institution)
+    screen.say("central_key_renewed", institution=institution, key_id=key_id)
+
+
+def _wired(screen: Screen, settings: Settings) -> Wiring:
+    wiring = Wiring(settings)
+    if wiring.centre is None:
+        raise Failed(screen.text("no_centre"))
+    if not wiring.folders.ledger.is_file():
+        raise Failed(screen.text("no_ledger", path=wiring.folders.ledger))
+    return wiring
+
+
+def _missing(wiring: Wiring, since: datetime) -> list[KnownExam]:
+    assert wiring.centre is not None
+    here = {
+        wiring.central_pseudonyms.of(exam, None).exam_pseudonym
+        for exam in wiring.outbox.exams_since(since)
+    }
+    known = wiring.centre.exams_since(since)
+    return [exam for exam in known if exam.exam_pseudonym not in here]
+
+
+def _status(wiring: Wiring) -> dict[str, Any]:
+    backlog, known, problem = wiring.outbox.backlog(), None, None
+    assert wiring.centre is not None
+    try:
+        known = wiring.centre.last_batch()
+    except NodeError as error:
+        problem = str(error)
+    return {
+        "region": wiring.settings.node.region,
+        "node": wiring.settings.node.name,
+        "waiting": backlog.waiting,
+        "oldest_at": backlog.oldest_at.isoformat() if backlog.oldest_at else None,
+        "refused": backlog.refused,
+        "last_batch_here": wiring.outbox.last_batch(),
+        "last_batch_there": known,
+        "problem": problem,
+    }

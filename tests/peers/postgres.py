@@ -1,0 +1,102 @@
+"""PostgreSQL as the centre: a cluster of its own below a folder, on loopback."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.integration.peers import free_port
+
+_PROGRAMS = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
+needs_postgres = pytest.mark.skipif(
+    _PROGRAMS is None, reason="PostgreSQL is not installed: apt-get install postgresql"
+)
+
+
+class Postgres:
+    """A running cluster."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder, self.port = folder, port
+
+    def url(self, role: str = "owner", database: str = "bone_age") -> str:
+        """Where a role connects to; the cluster trusts loopback."""
+        return f"postgresql+psycopg2://{role}@127.0.0.1:{self.port}/{database}"
+
+    def sql(
+        self,
+        statement: str,
+        *,
+        role: str = "owner",
+        database: str = "bone_age",
+        timeout_seconds: float = 60,
+    ) -> str:
+        """What psql prints of a statement, without headings; fails on an error."""
+        done = subprocess.run(
+            ["/usr/bin/psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", role, "-d", database,
+             "-v", "ON_ERROR_STOP=1", "-qAtc", statement],
+            capture_output=True, text=True, check=False,
+            timeout=timeout_seconds,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def start(self) -> None:
+        """Start the cluster and wait until it answers."""
+        _as_postgres("pg_ctl", "-D", self.folder, "-w", "-l", self.folder / "log", "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop it; ``immediate`` is a crash."""
+        _as_postgres("pg_ctl", "-D", self.folder, "-w", "-m", mode, "stop")
+
+
+@contextmanager
+def running_postgres(folder: Path) -> Iterator[Postgres]:
+    """A new cluster with the database ``bone_age`` and its ``owner``."""
+    home = _home_for_postgres(folder)
+    _as_postgres("initdb", "-D", home, "-A", "trust", "-U", "postgres", "-N", "-E", "UTF8")
+    port = free_port()
+    with (home / "postgresql.conf").open("a") as configuration:
+        configuration.write(
+            f"port = {port}\nlisten_addresses = '127.0.0.1'\n"
+            f"unix_socket_directories = '{home}'\nwal_level = replica\nfsync = off\n"
+        )
+    cluster = Postgres(home, port)
+    cluster.start()
+    try:
+        cluster.sql("CREATE ROLE owner LOGIN CREATEROLE", role="postgres", database="postgres")
+        cluster.sql("CREATE DATABASE bone_age OWNER owner", role="postgres", database="postgres")
+        cluster.sql("ALTER SCHEMA public OWNER TO owner", role="postgres")
+        yield cluster
+    finally:
+        cluster.stop("immediate")
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _home_for_postgres(folder: Path) -> Path:
+    """A folder that the user ``postgres`` may use: initdb refuses root."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if os.geteuid() != 0:
+        return folder / "cluster"
+    home = Path("/tmp") / f"bone-age-postgres-{os.getpid()}-{free_port()}"
+    home.mkdir(mode=0o700)
+    shutil.chown(home, "postgres", "postgres")
+    return home / "cluster"
+
+
+def _as_postgres(program: str, *arguments: object) -> None:
+    assert _PROGRAMS is not None
+    command = [str(_PROGRAMS / program), *map(str, arguments)]
+    if os.geteuid() == 0:
+        command = ["runuser", "-u", "postgres", "--", *command]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        timeout=120, cwd="/",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
