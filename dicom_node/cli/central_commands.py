@@ -17,6 +17,13 @@ from dicom_node.domain.errors import NodeError
 from dicom_node.settings import Settings
 from dicom_node.wiring import Wiring
 
+_since_option = click.option(
+    "--since",
+    required=True,
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
+    help="Exams that were received from then on (UTC).",
+)
+
 
 @click.group()
 def central() -> None:
@@ -63,12 +70,7 @@ def central_status(screen: Screen, config: Path | None, as_json: bool) -> None:
 
 
 @central.command("replay")
-@click.option(
-    "--since",
-    required=True,
-    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
-    help="Exams that were received from then on (UTC).",
-)
+@_since_option
 @config_option
 @click.pass_obj
 def central_replay(screen: Screen, since: datetime, config: Path | None) -> None:
@@ -79,12 +81,7 @@ def central_replay(screen: Screen, since: datetime, config: Path | None) -> None
 
 
 @central.command("missing")
-@click.option(
-    "--since",
-    required=True,
-    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
-    help="Exams that were received from then on (UTC).",
-)
+@_since_option
 @config_option
 @json_option
 @click.pass_obj
