@@ -51,6 +51,10 @@ class Postgres:
         """Start the cluster and wait until it answers."""
         _as_postgres("pg_ctl", "-D", self.folder, "-w", "-l", self.folder / "log", "start")
 
+    def promote(self) -> None:
+        """Make a standby the primary."""
+        _as_postgres("pg_ctl", "-D", self.folder, "-w", "promote")
+
     def stop(self, mode: str = "fast") -> None:
         """Stop it; ``immediate`` is a crash."""
         _as_postgres("pg_ctl", "-D", self.folder, "-w", "-m", mode, "stop")
@@ -76,6 +80,36 @@ def running_postgres(folder: Path) -> Iterator[Postgres]:
         yield cluster
     finally:
         cluster.stop("immediate")
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def running_standby(primary: Postgres, folder: Path) -> Iterator[Postgres]:
+    """A streaming replica of a running cluster, which answers reads."""
+    home = _home_for_postgres(folder)
+    _as_postgres(
+        "pg_basebackup",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        primary.port,
+        "-U",
+        "postgres",
+        "-D",
+        home,
+        "-R",
+        "-c",
+        "fast",
+    )
+    port = free_port()
+    with (home / "postgresql.conf").open("a") as configuration:
+        configuration.write(f"port = {port}\nunix_socket_directories = '{home}'\n")
+    standby = Postgres(home, port)
+    standby.start()
+    try:
+        yield standby
+    finally:
+        standby.stop("immediate")
         shutil.rmtree(home, ignore_errors=True)
 
 
