@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from dicom_node.adapters.ledger import OperatorLedger
 from dicom_node.adapters.ledger.copy import check_ledger_file, copy_ledger
@@ -65,6 +65,7 @@ def make_backup(
         copied, damaged = _copy_objects(
             wiring.spool, DiskSpool(target / "spool"), contents, progress
         )
+        shutil.rmtree(target / "audit", ignore_errors=True)  # what was forwarded since is no more
         for name in _KEPT_FOLDERS:
             _copy_tree(wiring.folders.root / name, target / name)
         if config is not None:
@@ -89,11 +90,7 @@ def restore_backup(source: Path, data_dir: Path, progress: Progress) -> Backup:
     ledger and a data folder that has one, ``Transient`` (STORAGE_UNAVAILABLE) when the disk fails.
     """
     backup, folders = read_manifest(source), Folders(root=data_dir)
-    if folders.ledger.exists():
-        raise Permanent(
-            Fault.STORAGE_UNAVAILABLE,
-            f"the data folder {data_dir} has a ledger: move the folder away first",
-        )
+    _refuse_ledger(folders)
     check_ledger_file(source / "ledger.sqlite")
     kept, spool = DiskSpool(source / "spool"), DiskSpool(folders.spool)
     with _disk_errors(data_dir):
@@ -103,9 +100,21 @@ def restore_backup(source: Path, data_dir: Path, progress: Progress) -> Backup:
             _copy_tree(source / name, data_dir / name)
         partial = folders.ledger.with_suffix(".part")
         _copy_file(source / "ledger.sqlite", partial)
+        _refuse_ledger(folders)
         partial.replace(folders.ledger)  # last: with it the folder is a node's
         sync_folder(data_dir)
     return replace(backup, copied=copied, damaged=damaged)
+
+
+def _refuse_ledger(folders: Folders) -> None:
+    """SQLite would replay the log of another ledger into the restored one."""
+    left = sorted(folders.root.glob(f"{folders.ledger.name}*"))
+    if [path for path in left if not path.name.endswith(".lock")]:
+        raise Permanent(
+            Fault.STORAGE_UNAVAILABLE,
+            f"the data folder {folders.root} has a ledger, or what is left of one: move the folder "
+            "away first",
+        )
 
 
 def read_manifest(source: Path) -> Backup:
@@ -159,15 +168,26 @@ def _copy_tree(source: Path, target: Path) -> None:
 
 
 def _copy_file(source: Path, target: Path) -> None:
-    """On stable storage under its name, whole or not at all."""
+    """On stable storage under its name, whole or not at all. Raises ``Permanent`` (CORRUPT_SPOOL)
+    when the source cannot be read."""
     partial = target.with_name(f"{target.name}.part")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as there, source.open("rb") as here:
-        shutil.copyfileobj(here, there, 1 << 20)
+        while chunk := _read(here, source):
+            there.write(chunk)
         there.flush()
         os.fsync(there.fileno())
     partial.replace(target)
     sync_folder(target.parent)
+
+
+def _read(file: BinaryIO, path: Path) -> bytes:
+    try:
+        return file.read(1 << 20)
+    except OSError as error:
+        raise Permanent(
+            Fault.CORRUPT_SPOOL, f"{path} cannot be read ({error.strerror}): check the disk"
+        ) from None
 
 
 def _leave_manifest(target: Path, backup: Backup) -> None:

@@ -65,7 +65,7 @@ def serve(settings: Settings, config: str | None) -> None:
     stop = stop_event(signal.SIGTERM, signal.SIGINT)
     folders = Folders(root=settings.node.data_dir)
     with (
-        _locked(folders) as lock,
+        locked(folders) as lock,
         _listen(settings.node.bind, settings.node.port) as listening,
         _listen_tls(settings) as listening_tls,
     ):
@@ -312,7 +312,7 @@ def _reading(
 
 
 @contextmanager
-def _locked(folders: Folders) -> Iterator[int]:
+def locked(folders: Folders) -> Iterator[int]:
     """One node per data folder; waits for the processes of a predecessor that died."""
     try:
         folders.run.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from dicom_node.backup import Progress as Told
 from dicom_node.cli.options import config_option, json_option, readable_errors, settings_from
 from dicom_node.cli.output import Failed, Screen, print_json
 from dicom_node.folders import Folders
-from dicom_node.node import is_running
+from dicom_node.node import is_running, locked
 
 
 @click.command()
@@ -43,9 +43,10 @@ def backup(screen: Screen, folder: Path, config: Path | None, as_json: bool) -> 
 def restore(screen: Screen, folder: Path, config: Path | None, as_json: bool) -> None:
     """Make the configured data folder of a backup in FOLDER. What came after it is not in it."""
     settings = settings_from(config)
-    if is_running(Folders(root=settings.node.data_dir)):
+    folders = Folders(root=settings.node.data_dir)
+    if is_running(folders):
         raise Failed(screen.text("node_runs", path=settings.node.data_dir))
-    with readable_errors(), _bar(quiet=as_json) as told:
+    with readable_errors(), locked(folders), _bar(quiet=as_json) as told:
         made = restore_backup(folder, settings.node.data_dir, told)
     _say(screen, "restored", made, as_json=as_json, folder=settings.node.data_dir)
 

@@ -50,8 +50,9 @@ class Outbox(Protocol):
     def forwarded(self, changes: Mapping[int, int], *, batch: int) -> None:
         """The centre has these exams (id to change), by this batch."""
 
-    def refused(self, exam_id: int, fault: Fault) -> None:
-        """The centre will not take these facts; they wait until they change or are replayed."""
+    def refused(self, exam_id: int, change: int, fault: Fault) -> None:
+        """The centre will not take these facts; they wait until they change, which they may have
+        done meanwhile, or are replayed."""
 
     def last_batch(self) -> int:
         """The last batch that the centre has acknowledged, 0 before the first."""

@@ -33,6 +33,9 @@ class Commitments(Protocol):
         """Remember a request before it is sent: its result may come at once, to another
         process."""
 
+    def withdraw(self, job: Job, transaction_uid: str) -> None:
+        """A request that the destination does not take is none."""
+
     def record(self, job: Job, evidence: Mapping[str, Evidence]) -> None:
         """What a query found: SOP Instance UID, as sent, to evidence."""
 
@@ -50,8 +53,9 @@ class Promises(Protocol):
     """What others asked the node to commit to. Every method is one transaction on the ledger and
     raises what the ledger's do."""
 
-    def promise(self, request: CommitmentRequest, *, ae_title: str, institution_id: str) -> None:
-        """Remember a request, on stable storage; the same one again changes nothing."""
+    def promise(self, request: CommitmentRequest, *, ae_title: str, institution_id: str) -> bool:
+        """Remember a request, on stable storage; the same one again is answered again. False: its
+        Transaction UID stands for other objects."""
 
     def open(self, ae_titles: Sequence[str], *, due: bool) -> tuple[Promise, ...]:
         """Requests of these requesters that wait for their result, the oldest first; with ``due``

@@ -23,14 +23,15 @@ from dicom_node.commitment import (
     event_type,
     read_action,
 )
-from dicom_node.domain.commitment import Promise
+from dicom_node.domain.commitment import FailureReason, Promise
 from dicom_node.domain.errors import Transient
 from dicom_node.logs import log
 from dicom_node.ports import Promises
 from dicom_node.stages.commit import Commit
 
-_QUIET_SECONDS = 0.5
+_QUIET_SECONDS = 2.0
 """A requester that has more to say says it within this time; else the result goes out."""
+_LOOK_SECONDS = 0.1
 
 
 class CommitmentProvider:
@@ -60,9 +61,13 @@ class CommitmentProvider:
             return INVALID_ARGUMENT_VALUE, None
         ae_title = event.assoc.requestor.ae_title.strip()
         try:
-            self._promises.promise(request, ae_title=ae_title, institution_id=institution_id)
+            taken = self._promises.promise(
+                request, ae_title=ae_title, institution_id=institution_id
+            )
         except Transient:
             return PROCESSING_FAILURE, None
+        if not taken:
+            return FailureReason.DUPLICATE_TRANSACTION_UID.value, None
         log("commitment_requested", institution=institution_id, count=len(request.references))
         self.return_results(event.assoc)
         return SUCCESS, None
@@ -78,10 +83,11 @@ class CommitmentProvider:
     def _return_results(self, association: Association) -> None:
         ae_title = association.requestor.ae_title.strip()
         try:
-            time.sleep(_QUIET_SECONDS)
-            while waiting := self._promises.open([ae_title], due=False):
-                for promise in waiting:
-                    if not _is_idle(association) or not self._tell(association, promise):
+            while self._promises.open([ae_title], due=False):
+                if not _becomes_quiet(association):
+                    return
+                for promise in self._promises.open([ae_title], due=False):  # as it is now
+                    if not self._tell(association, promise):
                         return
         except Transient as error:
             log("ledger_unavailable", fault=error.fault, error=error)
@@ -102,8 +108,20 @@ class CommitmentProvider:
         return True
 
 
+def _becomes_quiet(association: Association) -> bool:
+    """Wait until nothing has come for a while; False when the association ended before.
+
+    A request that crosses the result would be taken for its answer, and some requesters take the
+    result for the answer to what they have just sent.
+    """
+    while association.is_established:
+        if _is_idle(association):
+            return True
+        time.sleep(_LOOK_SECONDS)
+    return False
+
+
 def _is_idle(association: Association) -> bool:
-    """Whether nothing is being received: a request that comes while the node waits for an answer
-    would be taken for it."""
-    dimse = association.dimse
-    return association.is_established and dimse.message is None and dimse.msg_queue.empty()
+    dimse, idle = association.dimse, association.dul._idle_timer
+    silent = (association.network_timeout or 0.0) - idle.remaining
+    return dimse.message is None and dimse.msg_queue.empty() and silent >= _QUIET_SECONDS

@@ -51,11 +51,15 @@ class Commit:
     ) -> None:
         """Send the results that are due to these requesters. ``send``: AE title and result; raises
         ``NodeError`` when the requester does not take it."""
+        silent = set[str]()
         for promise in self._promises.open(ae_titles, due=True):
+            if promise.ae_title in silent:
+                continue  # asked again in the next run
             result = self.result(promise)
             try:
                 send(promise.ae_title, result)
             except NodeError as error:
+                silent.add(promise.ae_title)
                 self._not_told(promise, error)
             else:
                 self.told(promise, result)

@@ -58,7 +58,11 @@ class Confirm:
         transaction_uid = f"2.25.{uuid4().int}"  # PS3.5 B.2
         if proof is Proof.COMMITMENT:
             self._commitments.ask(job, transaction_uid)
-        found = self._verifier.verify(job.destination, sent, transaction_uid=transaction_uid)
+        try:
+            found = self._verifier.verify(job.destination, sent, transaction_uid=transaction_uid)
+        except Permanent:
+            self._commitments.withdraw(job, transaction_uid)
+            raise
         if found:
             self._commitments.record(job, found)
 

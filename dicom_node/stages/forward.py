@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from dicom_node.domain.assessment import ReferenceTable
 from dicom_node.domain.errors import Fault, Permanent
+from dicom_node.domain.exam import Outcome
 from dicom_node.domain.record import ExamRecord, ResultRecord
 from dicom_node.logs import log
 from dicom_node.ports import CentralArchive, ExamPseudonyms, Forwardable, Outbox
@@ -14,6 +15,9 @@ from dicom_node.stages.report import assessment_of
 
 BATCH = 200
 """Exams in one transaction of the centre: what is in memory at once, however long it was away."""
+
+_BATCHES_A_RUN = 50
+"""After so many a stop is noticed, and the heartbeat is not held up for long."""
 
 
 class Forward:
@@ -38,12 +42,15 @@ class Forward:
         self._node = node
 
     def __call__(self) -> int:
-        """Send everything that waits; return how many exams. Raises what the centre raises."""
+        """Send what waits, up to a limit; return how many exams. Raises what the centre raises."""
         batch = self._agree()
         sent = 0
-        while waiting := self._outbox.waiting(BATCH):
-            batch += 1
-            sent += self._send(waiting, batch)
+        for _ in range(_BATCHES_A_RUN):
+            waiting = self._outbox.waiting(BATCH)
+            if not waiting:
+                break
+            batch, taken = self._send(waiting, batch)
+            sent += taken
         if sent:
             log("exams_forwarded", count=sent)
         return sent
@@ -77,23 +84,35 @@ class Forward:
             log("centre_lost_batches", count=self._outbox.forget_after(theirs))
         return max(ours, theirs)
 
-    def _send(self, waiting: Sequence[Forwardable], batch: int) -> int:
+    def _send(self, waiting: Sequence[Forwardable], batch: int) -> tuple[int, int]:
+        """The number of the last batch now, and how many exams the centre took. What it does not
+        take for its values, and what has no name for want of its key, is set aside."""
         try:
-            self._centre.store([self.record(item) for item in waiting], batch=batch)
+            records = [self.record(item) for item in waiting]
+            self._centre.store(records, batch=batch + 1)
         except Permanent as error:
-            if error.fault is not Fault.RECORD_REFUSED:
+            if error.fault not in {Fault.RECORD_REFUSED, Fault.STORAGE_UNAVAILABLE}:
                 raise
-            if len(waiting) == 1:
-                self._outbox.refused(waiting[0].exam.exam_id, error.fault)
-                log("exam_not_forwarded", exam_id=waiting[0].exam.exam_id, error=error)
-                return 0
-            return sum(self._send([item], batch) for item in waiting)
+            if len(waiting) > 1:
+                return self._send_singly(waiting, batch)
+            [item] = waiting
+            self._outbox.refused(item.exam.exam_id, item.change, error.fault)
+            log("exam_not_forwarded", exam_id=item.exam.exam_id, error=error)
+            return batch, 0
         changes = {item.exam.exam_id: item.change for item in waiting}
-        self._outbox.forwarded(changes, batch=batch)
-        return len(waiting)
+        self._outbox.forwarded(changes, batch=batch + 1)
+        return batch + 1, len(waiting)
+
+    def _send_singly(self, waiting: Sequence[Forwardable], batch: int) -> tuple[int, int]:
+        sent = 0
+        for item in waiting:
+            batch, taken = self._send([item], batch)
+            sent += taken
+        return batch, sent
 
     def _result(self, item: Forwardable) -> ResultRecord | None:
-        if item.prediction is None or item.eligibility is None:
+        assessed = item.exam.outcome is Outcome.ASSESSED
+        if not assessed or item.prediction is None or item.eligibility is None:
             return None
         prediction = item.prediction
         assessment = assessment_of(item.eligibility, prediction, self._reference)

@@ -16,7 +16,7 @@ from sqlalchemy import create_engine, inspect
 from dicom_node.adapters.central.archive import PostgresArchive
 from dicom_node.adapters.central.migrate import head_revision, migrate
 from dicom_node.adapters.central.schema import metadata
-from dicom_node.domain.errors import Fault, NodeError, Permanent, Transient
+from dicom_node.domain.errors import Fault, Permanent, Transient
 from dicom_node.domain.exam import Outcome
 from dicom_node.domain.record import DeliveryOutcome, Heartbeat
 from tests.builders.certificates import Authority
@@ -261,10 +261,49 @@ def test_a_centre_that_is_read_only_is_unavailable(centre: Postgres) -> None:
         )
 
 
-def test_a_clock_that_is_wrong_makes_no_partition(centre: Postgres) -> None:
-    future = record(1, received_at=datetime(2126, 1, 1, tzinfo=UTC))
-    with pytest.raises(NodeError):
-        archive(centre).store([future], batch=1)
+@pytest.mark.parametrize("year", [1999, 2126])
+def test_a_clock_that_is_wrong_makes_no_partition(centre: Postgres, year: int) -> None:
+    wrong = record(1, received_at=datetime(year, 1, 1, tzinfo=UTC))
+    with pytest.raises(Permanent) as caught:
+        archive(centre).store([wrong], batch=1)
+    assert caught.value.fault is Fault.RECORD_REFUSED
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE exams SET node = 'sp-2', chronological_age_months = 1",
+        "UPDATE exams SET chronological_age_months = 1",
+        "UPDATE deliveries SET outcome = 'parked', delivered_at = NULL",
+        "UPDATE deliveries SET node = 'sp-2'",
+        "SELECT forget_twins(ARRAY['{name}'], ARRAY[now()])",
+    ],
+)
+def test_a_node_changes_nothing_of_another_of_its_region(centre: Postgres, statement: str) -> None:
+    archive(centre, "node_sp").store([record(1)], batch=1)
+    rows = "SELECT * FROM exams, deliveries"
+    before = centre.sql(rows)
+    centre.sql(statement.format(name=record(1).exam_pseudonym), role="node_sp2")
+    assert centre.sql(rows) == before
+
+
+def test_an_exam_that_came_again_after_a_loss_stands_once(centre: Postgres) -> None:
+    mine = archive(centre)
+    mine.store([record(1), record(2)], batch=1)
+    later = replace(record(1), received_at=RECEIVED_AT + timedelta(days=3))
+    later = replace(later, times=replace(later.times, reported_at=None))
+    mine.store([later], batch=2)
+    assert centre.sql("SELECT count(*), max(received_at)::date FROM exams") == "2|2026-04-03"
+    assert centre.sql("SELECT count(*) FROM deliveries") == "2"
+
+
+def test_an_open_schema_is_refused(cluster: Postgres) -> None:
+    cluster.sql("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    try:
+        with pytest.raises(Permanent, match="REVOKE CREATE"):
+            migrate(cluster.url())
+    finally:
+        cluster.sql("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
 
 
 def test_eight_nodes_at_once_all_arrive(centre: Postgres) -> None:

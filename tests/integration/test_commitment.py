@@ -567,6 +567,27 @@ def test_a_request_is_on_stable_storage_before_its_answer(receiver: RunningRecei
     assert promise.institution_id == "a"
 
 
+def test_a_request_that_is_repeated_is_answered_again(receiver: RunningReceiver) -> None:
+    modality = Modality()
+    association = modality.associate(receiver.receiver.bound_port)
+    uid = stored_hand(association)
+    for times in (1, 2):
+        assert ask(association, reference(uid)) == 0x0000
+        wait_until(lambda times=times: len(modality.told) == times)  # type: ignore[misc]
+    assert ask(association, reference("1.2.3")) == FailureReason.DUPLICATE_TRANSACTION_UID
+    association.release()
+    assert modality.kept() == [uid, uid]
+
+
+def test_a_result_that_comes_late_does_not_meet_the_next_request() -> None:
+    """The archive tells each result 0.2 s after the request."""
+    with archive(tell_at_once=True) as pacs, verifier_of(pacs.port) as verifier:
+        for number in range(5):
+            verifier.verify("pacs", [sent(f"1.2.{number}")], transaction_uid=f"1.9.{number}")
+        wait_until(lambda: len(pacs.statuses) == 5)
+    assert pacs.statuses == [0x0000] * 5
+
+
 def test_a_sender_that_talks_while_its_result_waits_loses_nothing(
     receiver: RunningReceiver,
 ) -> None:

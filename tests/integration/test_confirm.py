@@ -312,3 +312,32 @@ def test_a_late_owner_changes_nothing(
     with pytest.raises(LeaseLost):
         write(site.commitments, late)
     assert site.operator.exam_details(exam_id).deliveries[0].evidence is None
+
+
+def test_a_result_that_says_too_little_is_no_reason_to_ask_at_once(
+    site: Site, exam_id: int
+) -> None:
+    pending(site)
+    empty = CommitmentResult(transaction_uid=site.pacs.asked[0][0], kept=(), failed=())
+    assert site.commitments.record_result(empty)
+    assert claim(site.ledger, Stage.CONFIRM) == []
+
+
+def test_a_destination_without_the_service_is_parked_after_three_refusals(
+    site: Site, exam_id: int
+) -> None:
+    site.pacs.says = Permanent(Fault.DESTINATION_REFUSED, "not offered")
+    for _ in range(3):
+        with pytest.raises(Permanent, match="not offered"):
+            site.run()
+        site.clock.advance(3600)
+    assert site.states(Stage.CONFIRM) == [JobState.PARKED]
+    assert len(site.pacs.asked) == 3
+
+
+def test_waiting_for_proof_is_no_step_of_the_clock(site: Site, exam_id: int) -> None:
+    for _ in range(3):
+        pending(site)
+        site.clock.advance(60)
+    assert site.ledger.mend_clock_step() == 0
+    assert claim(site.ledger, Stage.CONFIRM) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -20,12 +20,14 @@ from dicom_node.adapters.ledger import OperatorLedger, SqlLedger, SqlOutbox
 from dicom_node.adapters.reference_tables import load_reference_table
 from dicom_node.adapters.scu.exam_sender import send_files
 from dicom_node.domain.delivery import Verdict
+from dicom_node.domain.eligibility import Reason
 from dicom_node.domain.errors import Fault, Permanent, Transient
+from dicom_node.domain.exam import UNKNOWN_SENDER
 from dicom_node.domain.job import Stage
 from dicom_node.domain.record import ExamRecord
 from dicom_node.domain.retry import Park
 from dicom_node.stages.forward import BATCH, Forward
-from tests.builders.exams import answer, claim_one, complete, exam_before
+from tests.builders.exams import answer, claim_one, complete, exam_before, instance
 from tests.builders.radiographs import radiograph
 from tests.fakes.clock import ManualClock
 from tests.integration.peers import wait_until
@@ -209,6 +211,57 @@ def test_one_wrong_exam_does_not_hold_up_the_others(
     assert outbox.backlog().refused == 0
 
 
+def test_each_transaction_has_a_number_of_its_own(
+    centre: Postgres, ledger: SqlLedger, outbox: SqlOutbox, forward: Forward
+) -> None:
+    for number in (1, 2, 3):
+        delivered_exam(ledger, number)
+    name = forward.record(outbox.waiting(BATCH)[0]).exam_pseudonym
+    centre.sql(f"ALTER TABLE exams ADD CONSTRAINT odd CHECK (exam_pseudonym <> '{name}')")
+    try:
+        assert forward() == 2
+    finally:
+        centre.sql("ALTER TABLE exams DROP CONSTRAINT odd")
+    assert (outbox.last_batch(), centre.sql("SELECT last_batch FROM nodes")) == (2, "2")
+
+
+def test_an_exam_whose_sender_was_forgotten_waits_for_it(
+    centre: Postgres, ledger: SqlLedger, outbox: SqlOutbox, forward: Forward
+) -> None:
+    forgotten = replace(instance(), institution_id=UNKNOWN_SENDER)
+    ledger.record_instance(forgotten)
+    for stage in (Stage.SCREEN, Stage.INFER):
+        complete(ledger, claim_one(ledger, stage))
+    assert forward() == 0
+    ledger.record_instance(instance())
+    assert forward() == 1
+    assert centre.sql("SELECT institution_id FROM exams") == instance().institution_id
+
+
+def test_an_exam_that_is_ignored_after_all_has_no_bone_age_any_more(
+    centre: Postgres, ledger: SqlLedger, forward: Forward, operator: OperatorLedger
+) -> None:
+    exam_id = delivered_exam(ledger)
+    assert forward() == 1
+    operator.reassess(exam_id)
+    job = claim_one(ledger, Stage.SCREEN)
+    ledger.complete_ignored(job, Reason.OTHER_MODALITY, study_instance_uid="1.2")
+    assert forward() == 1
+    assert centre.sql("SELECT outcome, bone_age_months FROM exams") == "ignored|"
+
+
+def test_a_clock_that_was_set_back_in_between_refuses_nothing(
+    centre: Postgres, ledger: SqlLedger, outbox: SqlOutbox, forward: Forward, clock: ManualClock
+) -> None:
+    exam_before(ledger, Stage.INFER)
+    clock.advance(-7200)
+    ledger.mend_clock_step()
+    for stage in (Stage.INFER, Stage.REPORT):
+        complete(ledger, claim_one(ledger, stage))
+    assert forward() == 1
+    assert outbox.backlog().refused == 0
+
+
 def test_a_node_that_is_not_let_in_keeps_everything(
     centre: Postgres, ledger: SqlLedger, outbox: SqlOutbox, forward: Forward
 ) -> None:
@@ -275,7 +328,7 @@ def test_a_damaged_key_is_no_new_key(tmp_path: Path, ledger: SqlLedger) -> None:
     exam = ledger.exam(exam_before(ledger, Stage.SCREEN))
     CentralPseudonyms(tmp_path / "keys").of(exam, None)
     [file] = (tmp_path / "keys").rglob("*.key")
-    file.rename(file.with_name("19700101T000000000001Z-0123456789abcdef.key"))
+    file.rename(file.with_name("19700101T000000000001Z.key"))  # not the one that was read
     [file] = (tmp_path / "keys").rglob("*.key")
     file.write_bytes(b"short")
     with pytest.raises(Permanent, match="damaged"):

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, func, select, update
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.exc import DBAPIError
 
 from dicom_node.adapters.central.database import in_our_words, open_engine
@@ -61,6 +62,7 @@ class PostgresArchive:
             _make_partitions(connection, {record.received_at for record in records})
             _insert(connection, institutions, _institutions(records))
             _insert(connection, models, _models(records))
+            _forget_twins(connection, records)
             _upsert(connection, exams, [_exam(record) for record in records])
             _upsert(connection, deliveries, _deliveries(records))
             connection.execute(
@@ -104,6 +106,14 @@ class PostgresArchive:
 def _make_partitions(connection: Connection, times: set[datetime]) -> None:
     for _, at in sorted({(at.year, at.month): at for at in times}.items()):
         connection.execute(select(func.make_own_partition(at)))
+
+
+def _forget_twins(connection: Connection, records: Sequence[ExamRecord]) -> None:
+    """An exam that was lost with the node's disk and sent again has another time of arrival: it
+    must not stand twice."""
+    names = array([record.exam_pseudonym for record in records])
+    times = array([record.received_at for record in records], type_=exams.c.received_at.type)
+    connection.execute(select(func.forget_twins(names, times)))
 
 
 def _insert(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
@@ -168,5 +178,7 @@ def _exam(record: ExamRecord) -> dict[str, Any]:
 
 def _deliveries(records: Sequence[ExamRecord]) -> list[dict[str, Any]]:
     return [
-        {**_key(record), **asdict(delivery)} for record in records for delivery in record.deliveries
+        {**_key(record), "node": record.node, **asdict(delivery)}
+        for record in records
+        for delivery in record.deliveries
     ]

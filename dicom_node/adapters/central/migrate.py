@@ -8,7 +8,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from dicom_node.adapters.central.database import in_our_words, open_engine
@@ -33,6 +33,7 @@ def migrate(url: str, *, password_file: Path | None = None) -> str:
     try:
         with engine.begin() as connection:
             connection.execute(text("SELECT pg_advisory_xact_lock(:turn)"), {"turn": _TURN})
+            _refuse_open_schema(connection)
             revision = _upgrade(connection)
             connection.execute(text("SELECT make_coming_partitions(:m)"), {"m": MONTHS_AHEAD})
             return revision
@@ -52,6 +53,17 @@ def head_revision() -> str:
     head = ScriptDirectory.from_config(_config()).get_current_head()
     assert head is not None
     return head
+
+
+def _refuse_open_schema(connection: Connection) -> None:
+    """Functions run as the owner must find no function that somebody else made (CVE-2018-1058)."""
+    everybody = select(func.has_schema_privilege("public", "public", "CREATE"))
+    if connection.execute(everybody).scalar_one():
+        raise Permanent(
+            Fault.CENTRAL_REFUSED,
+            "everybody may create objects in the schema public of the central database, as before "
+            "PostgreSQL 15: run REVOKE CREATE ON SCHEMA public FROM PUBLIC as its owner",
+        )
 
 
 def _upgrade(connection: Connection) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import os
 import secrets
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -23,9 +24,10 @@ _TIME = "%Y%m%dT%H%M%S%fZ"
 class CentralPseudonyms:
     """HMAC-SHA-256 (RFC 2104) of what identifies an exam or a patient within the region.
 
-    ``folder`` holds a folder for each institution, in it a file for each key: from when it holds
-    (UTC), and its id. An exam is named with the key that held when it was received, so that its
-    name never changes; a lost key cannot be made again and cuts what it named off from the region.
+    ``folder`` (``keys/central`` of the data folder) holds a folder for each institution, in it a
+    file for each key, named by when it begins to hold (UTC); a key's id is made of its hash. An
+    exam is named with the key that held when it was received, so that its name never changes; a
+    lost key cannot be made again and cuts what it named off from the region.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,7 +55,7 @@ class CentralPseudonyms:
             if not files:
                 self._make(institution_id, datetime.fromtimestamp(0, UTC))
                 files = self._files(institution_id)
-            held = [file for file in files if file.name.split("-")[0] <= at.strftime(_TIME)]
+            held = [file for file in files if file.stem <= at.strftime(_TIME)]
             return _read(held[-1] if held else files[0])
         except OSError as error:
             raise Transient(
@@ -65,17 +67,29 @@ class CentralPseudonyms:
         return sorted((self._folder / institution_id).glob("*.key"))
 
     def _make(self, institution_id: str, since: datetime) -> str:
+        """A new key, whole or not at all; of several processes that make the same one the first
+        wins."""
         folder = self._folder / institution_id
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        key_id = secrets.token_hex(8)
-        partial = folder / f"{key_id}.partial"
+        partial = folder / f"{secrets.token_hex(8)}.partial"
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(secrets.token_bytes(_KEY_BYTES))
             file.flush()
             os.fsync(file.fileno())
-        partial.rename(folder / f"{since.strftime(_TIME)}-{key_id}.key")
+        made = folder / f"{since.strftime(_TIME)}.key"
+        with suppress(FileExistsError):
+            os.link(partial, made)
+        partial.unlink()
+        self._give_to_owner(folder, made)
         sync_folder(folder)
-        return key_id
+        return _read(made)[0]
+
+    def _give_to_owner(self, *made: Path) -> None:
+        """What root's commands make must be readable for the node."""
+        if os.geteuid() == 0:
+            data_folder = next(p for p in self._folder.parents if p.name != "keys").stat()
+            for path in (*made, self._folder, self._folder.parent):
+                os.chown(path, data_folder.st_uid, data_folder.st_gid)
 
 
 @lru_cache(maxsize=1000)
@@ -85,7 +99,7 @@ def _read(file: Path) -> tuple[str, bytes]:
         raise Permanent(
             Fault.STORAGE_UNAVAILABLE, f"the key {file} is damaged: restore it from a backup"
         )
-    return file.stem.split("-")[1], key
+    return hashlib.sha256(b"key id" + key).hexdigest()[:16], key
 
 
 def _name(key: bytes, *parts: str) -> str:

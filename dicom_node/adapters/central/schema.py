@@ -69,6 +69,7 @@ deliveries = Table(
     Column("received_at", _Time, primary_key=True),
     Column("exam_pseudonym", Text, primary_key=True),
     Column("destination", Text, primary_key=True),
+    Column("node", Text),
     Column("outcome", Text),
     Column("delivered_at", _Time),
 )

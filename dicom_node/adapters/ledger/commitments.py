@@ -56,7 +56,9 @@ class SqlCommitments:
     def unproven(self, job: Job) -> tuple[SentObject, ...]:
         """What the destination has answered with success and is not known to keep."""
         with self._database.read() as connection:
-            return tuple(map(_sent_object, connection.execute(_unproven(job))))
+            return tuple(
+                map(_sent_object, connection.execute(_unproven(job.exam_id, job.destination)))
+            )
 
     def asked_at(self, job: Job) -> datetime | None:
         """When the destination was last asked without having answered."""
@@ -81,6 +83,16 @@ class SqlCommitments:
             line = JournalLine.COMMITMENT_ASKED
             steps.note_job(connection, job, line, now=now, transaction=transaction_uid)
 
+    def withdraw(self, job: Job, transaction_uid: str) -> None:
+        """A request that the destination does not take is none."""
+        with self._database.write() as connection:
+            steps.check_lease(connection, job)
+            connection.execute(
+                delete(commitment_requests).where(
+                    commitment_requests.c.transaction_uid == transaction_uid
+                )
+            )
+
     def record(self, job: Job, evidence: Mapping[str, Evidence]) -> None:
         """What a query found."""
         with self._database.write() as connection:
@@ -103,7 +115,8 @@ class SqlCommitments:
                     commitment_requests.c.transaction_uid == result.transaction_uid
                 )
             )
-            if not result.failed:
+            waiting = _unproven(request.exam_id, request.destination)
+            if connection.execute(waiting).first() is None:
                 _make_due(connection, request, now=self._clock.now())
         return True
 
@@ -165,11 +178,13 @@ class SqlPromises:
         """Close the file."""
         self._database.close()
 
-    def promise(self, request: CommitmentRequest, *, ae_title: str, institution_id: str) -> None:
-        """Remember a request, on stable storage; the same one again changes nothing."""
+    def promise(self, request: CommitmentRequest, *, ae_title: str, institution_id: str) -> bool:
+        """Remember a request, on stable storage; the same one again is answered again. False: its
+        Transaction UID stands for other objects."""
         now = self._clock.now()
         objects = [[item.sop_class_uid, item.sop_instance_uid] for item in request.references]
-        asked = sqlite.insert(commitment_promises).values(
+        new = sqlite.insert(commitment_promises)
+        asked = new.values(
             ae_title=ae_title,
             transaction_uid=request.transaction_uid,
             institution_id=institution_id,
@@ -178,8 +193,13 @@ class SqlPromises:
             attempt=0,
             run_after=now + _TIME_ON_ITS_OWN,
         )
+        again = asked.on_conflict_do_update(
+            index_elements=["ae_title", "transaction_uid"],
+            set_={"attempt": 0, "run_after": now + _TIME_ON_ITS_OWN},
+            where=commitment_promises.c.objects == new.excluded.objects,
+        )
         with self._database.write() as connection:
-            connection.execute(asked.on_conflict_do_nothing())
+            return connection.execute(again).rowcount == 1
 
     def open(self, ae_titles: Sequence[str], *, due: bool) -> tuple[Promise, ...]:
         """Requests that wait for their result, the oldest first."""
@@ -220,7 +240,10 @@ class SqlPromises:
         with self._database.write() as connection:
             connection.execute(
                 update(commitment_promises)
-                .where(commitment_promises.c.promise_id == promise.promise_id)
+                .where(
+                    commitment_promises.c.promise_id == promise.promise_id,
+                    commitment_promises.c.run_after.is_not(None),
+                )
                 .values(run_after=run_after, attempt=commitment_promises.c.attempt + 1)
             )
 
@@ -234,17 +257,17 @@ def begin_again(connection: Connection, job: Job) -> None:
     )
 
 
-def _unproven(job: Job) -> Select[Any]:
-    last = select(func.max(reports.c.revision)).where(reports.c.exam_id == job.exam_id)
+def _unproven(exam_id: int, destination: str) -> Select[Any]:
+    last = select(func.max(reports.c.revision)).where(reports.c.exam_id == exam_id)
     return (
         select(deliveries, reports.c.series_instance_uid, reports.c.encoded)
         .join(reports, reports.c.sop_instance_uid == deliveries.c.sop_instance_uid)
         .where(
-            reports.c.exam_id == job.exam_id,
+            reports.c.exam_id == exam_id,
             reports.c.revision == last.scalar_subquery(),
             deliveries.c.verdict == Verdict.STORED,
             deliveries.c.evidence.is_distinct_from(Evidence.KEPT),
-            _at(job.destination),
+            _at(destination),
         )
         .order_by(reports.c.report_id)
     )

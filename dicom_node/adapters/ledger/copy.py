@@ -17,6 +17,7 @@ def copy_ledger(source: Path, target: Path) -> None:
     Raises ``Transient`` (STORAGE_UNAVAILABLE) when one of both cannot be read or written.
     """
     try:
+        os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         with closing(sqlite3.connect(source)) as here, closing(sqlite3.connect(target)) as there:
             here.backup(there)
             there.execute("PRAGMA journal_mode = DELETE")

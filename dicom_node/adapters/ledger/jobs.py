@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 
 from dicom_node.adapters.ledger.schema import LEASED, QUEUED, jobs, journal
+from dicom_node.domain.commitment import ASK_AGAIN
 from dicom_node.domain.errors import Fault, LeaseLost
 from dicom_node.domain.job import (
     TO_DESTINATIONS,
@@ -50,7 +51,7 @@ FRESH = {"crashes": 0, "fault": None, "detail": ""}
 """What a job that is queued again by somebody leaves behind."""
 _MENDED_BY_SENDING_AGAIN = (Fault.CORRUPT_SPOOL, Fault.INSTITUTION_UNKNOWN)
 _STAGES = tuple(Stage)
-_LONGEST_DELAY = timedelta(seconds=CAP_SECONDS)
+_LONGEST_DELAY = max(timedelta(seconds=CAP_SECONDS), ASK_AGAIN)
 
 
 class JournalLine(StrEnum):

@@ -60,7 +60,8 @@ class SqlLedger:
             known = rows.exams_by_content(connection, instance.sop_instance_uid)
             if instance.content_sha256 in known:
                 exam_id = known[instance.content_sha256]
-                _fill_in_sender(connection, instance)
+                if _fill_in_sender(connection, instance):
+                    note_change(connection, exam_id, now=now)
                 steps.queue_again(connection, exam_id, now=now)
                 return exam_id, Receipt.DUPLICATE
             exam_id = _enter(connection, instance)
@@ -310,9 +311,10 @@ def _enter(connection: Connection, instance: Instance) -> int:
     return exam_id
 
 
-def _fill_in_sender(connection: Connection, instance: Instance) -> None:
-    """An object that a crash left without its sender gets it when it is sent again."""
-    connection.execute(
+def _fill_in_sender(connection: Connection, instance: Instance) -> bool:
+    """An object that a crash left without its sender gets it when it is sent again; whether it
+    did."""
+    filled = connection.execute(
         update(instances)
         .where(
             instances.c.sop_instance_uid == instance.sop_instance_uid,
@@ -325,6 +327,7 @@ def _fill_in_sender(connection: Connection, instance: Instance) -> None:
             peer_address=instance.peer_address,
         )
     )
+    return filled.rowcount > 0
 
 
 def _change_exam(connection: Connection, job: Job, **values: object) -> None:

@@ -27,7 +27,7 @@ from dicom_node.adapters.ledger.schema import (
 )
 from dicom_node.domain.delivery import Verdict
 from dicom_node.domain.errors import Fault
-from dicom_node.domain.exam import Exam, Outcome
+from dicom_node.domain.exam import UNKNOWN_SENDER, Exam, Outcome
 from dicom_node.domain.job import JobState, Stage
 from dicom_node.domain.record import DeliveryOutcome, DeliveryRecord, StageTimes
 from dicom_node.ports import Backlog, Clock, Forwardable
@@ -77,10 +77,13 @@ class SqlOutbox:
         self._database.close()
 
     def waiting(self, limit: int) -> tuple[Forwardable, ...]:
-        """Exams whose facts the centre does not have, those that wait longest first."""
+        """Exams whose facts the centre does not have, those that wait longest first; not those
+        whose sender was forgotten, which would change their names."""
         wanted = (
             select(forwarding.c.exam_id, forwarding.c.change)
-            .where(text(WAITS_FOR_CENTRE))
+            .join(exams, exams.c.exam_id == forwarding.c.exam_id)
+            .join(instances, instances.c.instance_id == exams.c.instance_id)
+            .where(text(WAITS_FOR_CENTRE), instances.c.institution_id != UNKNOWN_SENDER)
             .order_by(forwarding.c.changed_at)
             .limit(limit)
         )
@@ -98,11 +101,13 @@ class SqlOutbox:
                     .values(forwarded_change=change, batch=batch)
                 )
 
-    def refused(self, exam_id: int, fault: Fault) -> None:
+    def refused(self, exam_id: int, change: int, fault: Fault) -> None:
         """The centre will not take these facts: they wait until they change or are replayed."""
         with self._database.write() as connection:
             connection.execute(
-                update(forwarding).where(forwarding.c.exam_id == exam_id).values(fault=fault)
+                update(forwarding)
+                .where(forwarding.c.exam_id == exam_id, forwarding.c.change == change)
+                .values(fault=fault)
             )
 
     def last_batch(self) -> int:
@@ -195,8 +200,13 @@ def _stage_times(at: Mapping[str, datetime]) -> StageTimes:
         screen_seconds=_between(received, screened or at.get(JournalLine.IGNORED) or ended),
         infer_seconds=_between(screened, assessed),
         report_seconds=_between(assessed, at.get(JournalLine.REPORTED)),
-        reported_at=at.get(JournalLine.REPORTED),
+        reported_at=_not_before(received, at.get(JournalLine.REPORTED)),
     )
+
+
+def _not_before(begin: datetime | None, end: datetime | None) -> datetime | None:
+    """A clock that was set back between both made time run backwards."""
+    return end if begin is None or end is None else max(begin, end)
 
 
 def _between(begin: datetime | None, end: datetime | None) -> float | None:

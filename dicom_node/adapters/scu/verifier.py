@@ -32,6 +32,9 @@ _SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 _IDLE_SECONDS = 10.0
 """So long an association stays open for the result, which may come on it."""
 _MARGIN_SECONDS = 2.0
+_RESULT_SECONDS = 1.0
+"""So long the next request waits for the result of the last one; then it takes another
+association."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +96,13 @@ class _Line:
         self._association: Association | None = None
         self._used_at = 0.0
         self._lock = threading.Lock()
+        self._answered = threading.Event()
+        self._answered.set()
 
     def verify(self, sent: Sequence[SentObject], transaction_uid: str) -> Mapping[str, Evidence]:
         """By the destination's way of proof."""
         with self._lock:
+            self._await_result()
             association = self._kept_association() or self._open()
             try:
                 if self._destination.proof is Proof.QUERY:
@@ -117,6 +123,14 @@ class _Line:
             if self._association is not None:
                 self._association.release()
                 self._association = None
+
+    def _await_result(self) -> None:
+        """A result that crossed a request on its association would be taken for the answer."""
+        if not self._answered.wait(_RESULT_SECONDS) and self._association is not None:
+            if self._association.is_established:
+                self._association.release()
+            self._association = None
+        self._answered.set()
 
     def _kept_association(self) -> Association | None:
         fresh = time.monotonic() - self._used_at < _IDLE_SECONDS - _MARGIN_SECONDS
@@ -149,7 +163,10 @@ class _Line:
 
     def _on_event_report(self, event: evt.Event) -> tuple[int, None]:
         """The result on the association on which it was asked for."""
-        return event_report_status(lambda: event.event_information, self._told), None
+        try:
+            return event_report_status(lambda: event.event_information, self._told), None
+        finally:
+            self._answered.set()
 
     def _request(
         self, association: Association, sent: Sequence[SentObject], transaction_uid: str
@@ -158,6 +175,7 @@ class _Line:
         request = CommitmentRequest(
             transaction_uid=transaction_uid, references=tuple(item.reference for item in sent)
         )
+        self._answered.clear()
         answer, _ = association.send_n_action(
             action_information(request), REQUEST_ACTION, PUSH_MODEL, PUSH_MODEL_INSTANCE
         )

@@ -73,6 +73,7 @@ _TABLES = (
         region text NOT NULL,
         received_at timestamptz NOT NULL,
         exam_pseudonym text NOT NULL,
+        node text NOT NULL,
         destination text NOT NULL CHECK (destination ~ '^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$'),
         outcome text NOT NULL CHECK (outcome IN ('open', 'delivered', 'parked', 'discarded')),
         delivered_at timestamptz,
@@ -121,6 +122,7 @@ _PRICES = (
 )
 
 _INDEXES = (
+    "CREATE INDEX exams_by_pseudonym ON exams (exam_pseudonym)",
     "CREATE INDEX exams_by_institution ON exams (region, institution_id, received_at)",
     "CREATE INDEX exams_of_patient ON exams (region, patient_pseudonym, received_at) "
     "WHERE patient_pseudonym IS NOT NULL",
@@ -141,7 +143,8 @@ _PARTITIONS = (
         in_month text;
     BEGIN
         IF at NOT BETWEEN '2000-01-01' AND now() + interval '1 year' THEN
-            RAISE EXCEPTION 'no partition for %: the clock of the node is wrong', at;
+            RAISE EXCEPTION 'no partition for %: the clock of the node is wrong', at
+                USING ERRCODE = 'datetime_field_overflow';
         END IF;
         FOREACH parent IN ARRAY ARRAY['exams', 'deliveries', 'heartbeats'] LOOP
             in_region := parent || '_' || of_region;
@@ -177,6 +180,28 @@ _PARTITIONS = (
         ORDER BY known.region, ahead
     $$
     """,
+    """
+    CREATE FUNCTION forget_twins(names text[], times timestamptz[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    DECLARE
+        mine text := own_region();
+        me text := own_node();
+        twin record;
+    BEGIN
+        FOR twin IN
+            SELECT e.exam_pseudonym, e.received_at
+            FROM unnest(names, times) AS new (name, at)
+            JOIN exams AS e ON e.exam_pseudonym = new.name AND e.received_at <> new.at
+            WHERE e.region = mine AND e.node = me
+        LOOP
+            DELETE FROM deliveries WHERE region = mine AND received_at = twin.received_at
+                AND exam_pseudonym = twin.exam_pseudonym;
+            DELETE FROM exams WHERE region = mine AND received_at = twin.received_at
+                AND exam_pseudonym = twin.exam_pseudonym;
+        END LOOP;
+    END $$
+    """,
+    "REVOKE ALL ON FUNCTION forget_twins(text[], timestamptz[]) FROM PUBLIC",
     "REVOKE ALL ON FUNCTION make_partition(text, timestamptz) FROM PUBLIC",
     "REVOKE ALL ON FUNCTION make_coming_partitions(integer) FROM PUBLIC",
     "REVOKE ALL ON FUNCTION make_own_partition(timestamptz) FROM PUBLIC",
@@ -219,12 +244,15 @@ def _role(name: str) -> str:
     """
 
 
-def _own_rows(table: str, check: str) -> tuple[str, ...]:
+def _own_rows(table: str, written: str) -> tuple[str, ...]:
+    """A node reads its region's rows; which ones it may make and change says ``written``."""
     return (
         f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY",
+        f"CREATE POLICY reads ON {table} FOR SELECT TO bone_age_node USING ({_OWN})",
+        f"CREATE POLICY makes ON {table} FOR INSERT TO bone_age_node WITH CHECK ({written})",
         f"""
-        CREATE POLICY own_region ON {table} TO bone_age_node
-            USING (region = (SELECT own_region())) WITH CHECK ({check})
+        CREATE POLICY changes ON {table} FOR UPDATE TO bone_age_node
+            USING ({written}) WITH CHECK ({written})
         """,
     )
 
@@ -235,15 +263,15 @@ _OWN_NODE = f"{_OWN} AND node = (SELECT own_node())"
 _RIGHTS = (
     *_own_rows("exams", _OWN_NODE),
     *_own_rows("heartbeats", _OWN_NODE),
-    *_own_rows("deliveries", _OWN),
+    *_own_rows("deliveries", _OWN_NODE),
     *_own_rows("feedback", _OWN),
     *_own_rows("institutions", _OWN),
     *_own_rows("nodes", _OWN_NODE),
     "GRANT SELECT, INSERT, UPDATE ON exams, deliveries, heartbeats TO bone_age_node",
     "GRANT SELECT, INSERT ON institutions, feedback, models TO bone_age_node",
     "GRANT SELECT, UPDATE (version, last_seen_at, last_batch) ON nodes TO bone_age_node",
-    "GRANT EXECUTE ON FUNCTION own_region(), own_node(), make_own_partition(timestamptz) "
-    "TO bone_age_node",
+    "GRANT EXECUTE ON FUNCTION own_region(), own_node(), make_own_partition(timestamptz), "
+    "forget_twins(text[], timestamptz[]) TO bone_age_node",
 )
 
 _ZONE = "AT TIME ZONE 'America/Sao_Paulo'"
