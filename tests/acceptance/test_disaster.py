@@ -105,6 +105,11 @@ def test_what_is_no_whole_backup_is_refused(tmp_path: Path) -> None:
     config, kept = folder_with_an_exam(tmp_path / "node")
     assert "has a ledger" in restore(config, kept)[1]
     shutil.move(tmp_path / "node" / "data", tmp_path / "old")
+    (tmp_path / "node" / "data").mkdir()
+    log = tmp_path / "node" / "data" / "ledger.sqlite-wal"
+    log.write_bytes(b"of another ledger")
+    assert "what is left of one" in restore(config, kept)[1]
+    log.unlink()
     manifest = (kept / MANIFEST).read_text()
     (kept / MANIFEST).unlink()
     assert restore(config, kept)[0] == 1
