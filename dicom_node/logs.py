@@ -87,6 +87,13 @@ EVENTS: Mapping[str, Event] = {
     "process_killed": _event(
         "error", "a process did not stop in its time and was killed", "process", "pid"
     ),
+    "process_silent": _event(
+        "error", "a process gave no sign of life for `seconds` and was killed",
+        "process", "pid", "seconds",
+    ),
+    "process_orphaned": _event(
+        "error", "the supervisor is gone and the process ends with work in hand", "process"
+    ),
     "drain_started": _event("info", "no new work; what is open is finished"),
     "drain_finished": _event(
         "info", "open work is finished; `count`: associations that were cut", "count"

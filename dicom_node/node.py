@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from dicom_node import __version__, metrics
@@ -37,6 +38,7 @@ from dicom_node.processes import (
     Role,
     process_command,
 )
+from dicom_node.pulse import Pulse
 from dicom_node.scp.listener import listen
 from dicom_node.scp.policy import LOCAL_INSTITUTION
 from dicom_node.settings import Settings
@@ -161,11 +163,13 @@ def _naming(bind: str, port: int) -> Iterator[None]:
 
 def prepare(settings: Settings) -> None:
     """Bring the data folder to the state that the processes expect: migrated ledger, no partial
-    files, a row for every kept object."""
+    files, a row for every kept object, and no job that a process holds which is dead."""
     folders = Folders(root=settings.node.data_dir)
     revision = migrate(folders.ledger)
     log("ledger_migrated", version=revision)
-    _enter_orphans(Wiring(settings))
+    wiring = Wiring(settings)
+    wiring.ledger.expire_all_leases()
+    _enter_orphans(wiring)
 
 
 def write_address(
@@ -244,10 +248,13 @@ def _specs(settings: Settings, config: str | None, inherited: Inherited) -> list
 
 def _spec(role: Role, name: str, config: str | None, inherited: Inherited) -> ProcessSpec:
     order, grace_seconds = _ROLE_ORDER[role]
+    pulse = Pulse()
+    inherited = replace(inherited, pulse=pulse.descriptor)
     return ProcessSpec(
         name=name,
         command=process_command(config, role, name, inherited),
         inherited=inherited.descriptors(),
+        pulse=pulse,
         drain_order=order,
         grace_seconds=grace_seconds,
     )

@@ -27,6 +27,7 @@ from dicom_node.domain.retry import Park
 from dicom_node.headers import read_identity
 from dicom_node.health import ask_readiness
 from dicom_node.logs import configure_logging, log
+from dicom_node.pulse import Heart
 from dicom_node.schedule import Schedule, Task
 from dicom_node.scp.commitment import CommitmentProvider
 from dicom_node.scp.server import Receiver
@@ -41,6 +42,9 @@ from dicom_node.worker import LEASE_SECONDS, Batch, Handler, Worker
 RECEIVER_GRACE_SECONDS = 60.0
 WORKER_GRACE_SECONDS = 60.0
 DELIVERY_GRACE_SECONDS = 90.0
+_ORPHAN_GRACE_SECONDS = 3.0
+"""Without a supervisor nobody starts again what ends, and the next one waits for this data folder:
+what is not finished by then is sent, or done, again."""
 _MODEL_CHECK_SECONDS = 3600
 _CLOCK_CHECK_SECONDS = 60
 _DESTINATION_CHECK_SECONDS = 60
@@ -70,6 +74,8 @@ class Inherited:
     """Read end of a pipe that closes when the supervisor dies, however it dies."""
     lock: int
     """Holds the data folder's lock for as long as any process of the node lives."""
+    pulse: int = -1
+    """Where this process shows that it lives."""
 
     def numbers(self) -> tuple[int, ...]:
         """All of them, in order."""
@@ -85,12 +91,27 @@ def run_process(settings: Settings, role: Role, name: str, inherited: Inherited)
     configure_logging(name)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
     stop = stop_event(signal.SIGTERM, lifeline=inherited.lifeline)
+    _end_soon_as_orphan(inherited.lifeline, name)
     wiring = Wiring(settings)
     metrics.activate(wiring.folders.metrics, name)
     _ROLES[role](wiring, name, inherited, stop)
 
 
+def _end_soon_as_orphan(lifeline: int, name: str) -> None:
+    """Once the supervisor is gone this process has a short time left, whatever it does."""
+    orphaned = stop_event(lifeline=lifeline)
+
+    def end() -> None:
+        orphaned.wait()
+        time.sleep(_ORPHAN_GRACE_SECONDS)
+        log("process_orphaned", process=name)
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True, name="orphan").start()
+
+
 def _receive(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Event) -> None:
+    Heart(inherited.pulse)
     bell = EventBell(inherited.work_bell)
     accept = Accept(
         spool=wiring.spool,
@@ -132,6 +153,8 @@ def _secure(wiring: Wiring, inherited: Inherited) -> tuple[socket.socket, Contex
 
 def _work(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Event) -> None:
     begun = time.monotonic()
+    heart = Heart(inherited.pulse)
+    wiring.ledger.expire_leases(name)  # first of all: another worker need not wait for the model
     wiring.decoder.start()
     model = wiring.predictor.warm()
     log(
@@ -158,15 +181,18 @@ def _work(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Event
         else Batch(),
         done=_ring_after(Stage.REPORT, delivery_bell.ring),
     )
-    wiring.ledger.expire_leases(name)
+    heart.watch(worker.goes_on)
     _say_ready(wiring, name)
     worker.run(stop)
 
 
 def _deliver(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Event) -> None:
     """Lanes, each a thread, per destination: a destination that hangs holds up no other."""
+    heart = Heart(inherited.pulse)
     _park_unknown_destinations(wiring, name)
     lanes = [lane for item in wiring.settings.destinations for lane in _lanes(wiring, name, item)]
+    for lane in lanes:
+        heart.watch(lane.worker.goes_on)
     schedule = Schedule(
         (
             *_central_tasks(wiring),

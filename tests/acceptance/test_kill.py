@@ -12,7 +12,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,16 +95,13 @@ def _killer(node: Node) -> Iterator[set[str]]:
 
     def kill() -> None:
         while not stop.wait(_KILL_EVERY_SECONDS * chance.uniform(0.5, 1.5)):
-            pids = node.children()
-            if not pids:
+            named = node.named()
+            if not named:
                 continue
-            pid = chance.choice(pids)
-            try:
-                command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                os.kill(pid, signal.SIGKILL)
-                names.add(command[command.index(b"process") + 2].decode())
-            except (OSError, ValueError):
-                continue
+            name = chance.choice(sorted(named))
+            with suppress(ProcessLookupError):
+                os.kill(named[name], signal.SIGKILL)
+                names.add(name)
 
     thread = threading.Thread(target=kill)
     thread.start()

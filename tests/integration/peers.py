@@ -62,13 +62,16 @@ def dcmtk(name: str, *arguments: object, timeout_seconds: float = 120.0) -> str:
     return f"exit {done.returncode}\n{done.stdout}"
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float = 20.0) -> None:
-    """Return when the condition holds; fail the test when it does not within the time."""
+def wait_until(
+    condition: Callable[[], bool], *, seconds: float = 20.0, poll: float = _POLL_SECONDS
+) -> None:
+    """Return when the condition holds; fail the test when it does not within the time. ``poll``:
+    seconds between two looks."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             pytest.fail(f"not reached within {seconds} s")
-        time.sleep(_POLL_SECONDS)
+        time.sleep(poll)
 
 
 def free_port() -> int:

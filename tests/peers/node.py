@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -23,6 +24,8 @@ from dicom_node.settings import load_settings
 from tests.integration.peers import wait_until
 
 MOVING = (JobState.QUEUED, JobState.LEASED)
+MARK = "NODE_OF_THIS_TEST"
+"""Variable in the environment of a node and of all that it starts: its folder."""
 
 
 class Node:
@@ -56,6 +59,15 @@ class Node:
         """Process ids of the supervisor's children."""
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(pid) for pid in path.read_text().split()]
+
+    def named(self) -> dict[str, int]:
+        """The supervisor's children: name, as ``worker-0``, to process id."""
+        found = {}
+        for pid in self.children():
+            with contextlib.suppress(OSError, ValueError):
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                found[command[command.index(b"process") + 2].decode()] = pid
+        return found
 
     def decoders(self) -> list[int]:
         """Process ids of the workers' decoding processes."""
@@ -147,12 +159,13 @@ def write_config(
     return path
 
 
-def start_node(folder: Path) -> Node:
+def start_node(folder: Path, **environment: str) -> Node:
     """Start a node on the configuration in ``folder`` and wait until it is ready."""
     with (folder / "node.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "dicom_node", "serve", "--config", str(folder / "node.toml")],
             stderr=log,
+            env=os.environ | {MARK: str(folder)} | environment,
         )
     node = Node(folder, process)
     node.wait_until_ready()
@@ -160,9 +173,9 @@ def start_node(folder: Path) -> Node:
 
 
 @contextmanager
-def running_node(folder: Path) -> Iterator[Node]:
+def running_node(folder: Path, **environment: str) -> Iterator[Node]:
     """A node for the time of a test; it must drain cleanly unless the test killed it."""
-    node = start_node(folder)
+    node = start_node(folder, **environment)
     try:
         yield node
     finally:
