@@ -31,6 +31,7 @@ from dicom_node.domain.job import JobState
 from tests.builders.dicom_files import hand_dataset, write_file
 from tests.integration.peers import dcmtk, running_storescp
 from tests.peers.held import Held, held
+from tests.peers.invariants import check_rest
 from tests.peers.node import Node, running_node, write_config
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(4000)]
@@ -127,6 +128,7 @@ def test_what_the_node_holds_does_not_grow(tmp_path: Path) -> None:
             exams = len(ledger.exams(limit=10**6))
             parked = ledger.jobs(limit=100, state=JobState.PARKED)
             ledger.close()
+            check_rest(node, answered=acknowledged, restarts=0)
             rested = held(node)
     slopes = {
         name: slope_an_hour(samples, name) for name in ("resident_mb", "threads", "descriptors")

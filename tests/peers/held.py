@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.peers.node import MARK, Node
+from tests.peers.node import Node
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,29 +44,5 @@ def held(node: Node) -> Held:
         resident_mb=pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
         threads=threads,
         descriptors=descriptors,
-        partial_files=len(partial_files(node)),
+        partial_files=len(node.partial_files()),
     )
-
-
-def partial_files(node: Node) -> list[Path]:
-    """Objects that are being received, and notes that are being written."""
-    data = node.settings.node.data_dir
-    return [*(data / "spool" / "incoming").glob("*/*"), *(data / "run").rglob("*.part")]
-
-
-def survivors(node: Node) -> list[int]:
-    """Every process on this machine that a node of this folder has started, whoever its parent is
-    now: the mark stands in its environment."""
-    mark = f"{MARK}={node.folder}".encode()
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            environment = (folder / "environ").read_bytes()
-            if mark in environment.split(b"\0") and _runs(folder):
-                found.append(int(folder.name))
-    return found
-
-
-def _runs(folder: Path) -> bool:
-    state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-    return state not in "ZX"

@@ -78,6 +78,23 @@ class Node:
                     found.append(int(child))
         return found
 
+    def partial_files(self) -> list[Path]:
+        """Objects that are being received, and notes that are being written."""
+        data = self.settings.node.data_dir
+        return [*(data / "spool" / "incoming").glob("*/*"), *(data / "run").rglob("*.part")]
+
+    def survivors(self) -> list[int]:
+        """Every process on this machine that a node of this folder has started, whoever its parent
+        is now: the mark stands in its environment."""
+        mark = f"{MARK}={self.folder}".encode()
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                environment = (folder / "environ").read_bytes()
+                if mark in environment.split(b"\0"):  # empty for a zombie
+                    found.append(int(folder.name))
+        return found
+
     def ledger(self) -> OperatorLedger:
         """The operator's view of the ledger."""
         return OperatorLedger(self.settings.node.data_dir / "ledger.sqlite", SystemClock())
@@ -181,3 +198,5 @@ def running_node(folder: Path, **environment: str) -> Iterator[Node]:
     finally:
         if node.process.poll() is None:
             node.stop()
+        wait_until(lambda: node.survivors() == [])
+    assert node.partial_files() == []
