@@ -161,7 +161,7 @@ class Listener(ThreadedAssociationServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection in a thread of its own, if it gets a place."""
         peer = str(client_address[0])
-        if self.waiting_room.enter(request, peer):
+        if self.waiting_room.enter(request, peer, farewell=b"" if self.tls else _BUSY):
             super().process_request(request, client_address)
         else:
             note_cut(peer, Cut.TOO_MANY_CONNECTIONS)

@@ -36,7 +36,7 @@ from tests.peers.orthanc import Orthanc, needs_orthanc, running_orthanc
 RECOVERY_SECONDS = 10.0
 KILLS = int(os.environ.get("KILLS", "200"))
 BUILD = Path(inference.__file__).parent.parent / "build"
-OPEN_EXAMS = 3
+OPEN_EXAMS = 2
 """So many are on their way at once: an exam that was interrupted goes behind those that wait."""
 FILES = 30
 """So many radiographs are drawn at once, each an exam of its own."""
