@@ -228,6 +228,7 @@ def _deliver(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Ev
     bell = EventBell(inherited.delivery_bell)
     while not stop.is_set():
         bell.wait(1.0)
+        schedule.look()
         for lane in lanes:
             lane.bell.ring()
         if not stop.is_set() and not all(thread.is_alive() for thread in threads):

@@ -118,16 +118,15 @@ def answers(
     """Have all of them speak as soon as they are connected; wait for every answer."""
     waiting = selectors.DefaultSelector()
     for peer in everybody:
-        waiting.register(peer, selectors.EVENT_WRITE)
+        waiting.register(peer, selectors.EVENT_WRITE, peer)
     admitted, rejected, deadline = [], Counter[bytes](), time.monotonic() + 120
     while waiting.get_map() and time.monotonic() < deadline:
         for key, events in waiting.select(1):
-            peer = key.fileobj
-            assert isinstance(peer, socket.socket)
+            peer = key.data
             if events & selectors.EVENT_WRITE:
                 with contextlib.suppress(OSError):  # it was answered before it spoke
                     peer.send(said)
-                waiting.modify(peer, selectors.EVENT_READ)
+                waiting.modify(peer, selectors.EVENT_READ, peer)
                 continue
             waiting.unregister(peer)
             answer = read(peer)
