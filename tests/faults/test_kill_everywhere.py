@@ -64,7 +64,7 @@ class Lease:
 
     @property
     def process(self) -> str:
-        """Name of the process; a lane's owner is ``delivery-0:DESTINATION``."""
+        """Name of the process; a lane's owner is ``delivery-0:DESTINATION``, or more."""
         return self.owner.partition(":")[0]
 
 
@@ -246,7 +246,9 @@ def fire(run: Run, target: str) -> Kill:
 def under_fire(folder: Path, targets: Sequence[str]) -> list[Kill]:
     """Kill by that list, then check the promise; what the node holds must be what it should."""
     with running_orthanc(folder / "pacs") as pacs:
-        write_config(folder / "node", [(PACS, Orthanc.ae_title, pacs.dicom_port)])
+        config = write_config(folder / "node", [(PACS, Orthanc.ae_title, pacs.dicom_port)])
+        with config.open("a") as opened:
+            opened.write("\nverify_by_query = true\n")  # of the destination: there is a CONFIRM
         run = Run(folder=folder, node=start_node(folder / "node"))
         try:
             with senders(run):
