@@ -137,6 +137,7 @@ def _receive(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Ev
         stored=lambda _: bell.ring(),
         disk_used_percent=wiring.spool.usage_percent,
         witness=wiring.witness(name),
+        quarantine=wiring.quarantine,
     )
     receiver.start()
     _say_ready(wiring, name)

@@ -20,6 +20,7 @@ from dicom_node.adapters.audit import NoWitness
 from dicom_node.adapters.clock import SystemClock
 from dicom_node.adapters.ledger import SqlCommitments, SqlLedger, SqlPromises
 from dicom_node.adapters.ledger.migrate import migrate
+from dicom_node.adapters.quarantine import DiskQuarantine
 from dicom_node.adapters.scu import Peer
 from dicom_node.adapters.spool import DiskSpool
 from dicom_node.domain.exam import Instance
@@ -167,6 +168,7 @@ def running_receiver(
         stored=stored.append,
         disk_used_percent=spool.usage_percent,
         witness=witness or NoWitness(),
+        quarantine=DiskQuarantine(spool.incoming.parent / "quarantine"),
     )
     receiver.start()
     try:
