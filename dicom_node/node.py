@@ -21,7 +21,7 @@ from dicom_node import __version__, metrics
 from dicom_node.adapters.audit import waiting
 from dicom_node.adapters.bell import EventBell
 from dicom_node.adapters.ledger import OperatorLedger, SqlOutbox
-from dicom_node.adapters.ledger.migrate import migrate
+from dicom_node.adapters.ledger.migrate import check_integrity, migrate
 from dicom_node.adapters.reference_tables import load_reference_table
 from dicom_node.audit import audited_model, audited_run
 from dicom_node.domain.errors import Fault, NodeError, Permanent, Transient
@@ -165,6 +165,7 @@ def prepare(settings: Settings) -> None:
     """Bring the data folder to the state that the processes expect: migrated ledger, no partial
     files, a row for every kept object, and no job that a process holds which is dead."""
     folders = Folders(root=settings.node.data_dir)
+    check_integrity(folders.ledger)
     revision = migrate(folders.ledger)
     log("ledger_migrated", version=revision)
     wiring = Wiring(settings)
