@@ -78,6 +78,18 @@ class Node:
                     found.append(int(child))
         return found
 
+    def log(self) -> str:
+        """All that it, and those before it in this folder, have logged."""
+        return (self.folder / "node.log").read_text()
+
+    def open_files(self) -> set[Path]:
+        """What the supervisor has open."""
+        found = set()
+        for entry in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.add(entry.readlink())
+        return found
+
     def partial_files(self) -> list[Path]:
         """Objects that are being received, and notes that are being written."""
         data = self.settings.node.data_dir
@@ -176,15 +188,20 @@ def write_config(
     return path
 
 
-def start_node(folder: Path, **environment: str) -> Node:
-    """Start a node on the configuration in ``folder`` and wait until it is ready."""
+def begin_node(folder: Path, **environment: str) -> Node:
+    """Start a node on the configuration in ``folder``, without waiting for it."""
     with (folder / "node.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "dicom_node", "serve", "--config", str(folder / "node.toml")],
             stderr=log,
             env=os.environ | {MARK: str(folder)} | environment,
         )
-    node = Node(folder, process)
+    return Node(folder, process)
+
+
+def start_node(folder: Path, **environment: str) -> Node:
+    """Start a node on the configuration in ``folder`` and wait until it is ready."""
+    node = begin_node(folder, **environment)
     node.wait_until_ready()
     return node
 
