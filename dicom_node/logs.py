@@ -92,7 +92,7 @@ EVENTS: Mapping[str, Event] = {
         "process", "pid", "seconds",
     ),
     "process_orphaned": _event(
-        "error", "the supervisor is gone and the process ends with work in hand", "process"
+        "error", "the supervisor is gone and the process ends with work in hand"
     ),
     "drain_started": _event("info", "no new work; what is open is finished"),
     "drain_finished": _event(

@@ -10,6 +10,7 @@ import resource
 import shutil
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -36,7 +37,6 @@ from dicom_node.processes import (
     WORKER_GRACE_SECONDS,
     Inherited,
     Role,
-    process_command,
 )
 from dicom_node.pulse import Pulse
 from dicom_node.scp.listener import listen
@@ -253,12 +253,19 @@ def _spec(role: Role, name: str, config: str | None, inherited: Inherited) -> Pr
     inherited = replace(inherited, pulse=pulse.descriptor)
     return ProcessSpec(
         name=name,
-        command=process_command(config, role, name, inherited),
+        command=_command(config, role, name, inherited),
         inherited=inherited.descriptors(),
         pulse=pulse,
         drain_order=order,
         grace_seconds=grace_seconds,
     )
+
+
+def _command(config: str | None, role: Role, name: str, inherited: Inherited) -> tuple[str, ...]:
+    """The command line that runs a process (``run_process``) in a fresh interpreter."""
+    handed = ",".join(str(descriptor) for descriptor in inherited.numbers())
+    command = (sys.executable, "-m", "dicom_node", "process", role.value, name, handed)
+    return (*command, "--config", config) if config else command
 
 
 def _note_end(name: str) -> None:

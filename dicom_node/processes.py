@@ -6,7 +6,6 @@ import functools
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -33,7 +32,7 @@ from dicom_node.scp.commitment import CommitmentProvider
 from dicom_node.scp.server import Receiver
 from dicom_node.settings import DestinationSettings, Settings
 from dicom_node.stages.accept import Accept
-from dicom_node.stopping import stop_event
+from dicom_node.stopping import end_as_orphan, stop_event
 from dicom_node.supervisor import leave_note, ready_path
 from dicom_node.tls import ContextSource
 from dicom_node.wiring import Wiring
@@ -42,9 +41,6 @@ from dicom_node.worker import LEASE_SECONDS, Batch, Handler, Worker
 RECEIVER_GRACE_SECONDS = 60.0
 WORKER_GRACE_SECONDS = 60.0
 DELIVERY_GRACE_SECONDS = 90.0
-_ORPHAN_GRACE_SECONDS = 3.0
-"""Without a supervisor nobody starts again what ends, and the next one waits for this data folder:
-what is not finished by then is sent, or done, again."""
 _MODEL_CHECK_SECONDS = 3600
 _CLOCK_CHECK_SECONDS = 60
 _DESTINATION_CHECK_SECONDS = 60
@@ -91,23 +87,10 @@ def run_process(settings: Settings, role: Role, name: str, inherited: Inherited)
     configure_logging(name)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
     stop = stop_event(signal.SIGTERM, lifeline=inherited.lifeline)
-    _end_soon_as_orphan(inherited.lifeline, name)
+    end_as_orphan(inherited.lifeline)
     wiring = Wiring(settings)
     metrics.activate(wiring.folders.metrics, name)
     _ROLES[role](wiring, name, inherited, stop)
-
-
-def _end_soon_as_orphan(lifeline: int, name: str) -> None:
-    """Once the supervisor is gone this process has a short time left, whatever it does."""
-    orphaned = stop_event(lifeline=lifeline)
-
-    def end() -> None:
-        orphaned.wait()
-        time.sleep(_ORPHAN_GRACE_SECONDS)
-        log("process_orphaned", process=name)
-        os._exit(1)
-
-    threading.Thread(target=end, daemon=True, name="orphan").start()
 
 
 def _receive(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Event) -> None:
@@ -407,12 +390,3 @@ _ROLES: dict[Role, Callable[[Wiring, str, Inherited, threading.Event], None]] = 
     Role.WORKER: _work,
     Role.DELIVERY: _deliver,
 }
-
-
-def process_command(
-    config: str | None, role: Role, name: str, inherited: Inherited
-) -> tuple[str, ...]:
-    """The command line that runs :func:`run_process` in a fresh interpreter."""
-    handed = ",".join(str(descriptor) for descriptor in inherited.numbers())
-    command = (sys.executable, "-m", "dicom_node", "process", role.value, name, handed)
-    return (*command, "--config", config) if config else command

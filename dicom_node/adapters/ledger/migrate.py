@@ -63,9 +63,9 @@ def _is_damage(error: BaseException | None) -> bool:
 
 def _what_to_do(path: Path, found: str) -> str:
     return (
-        f"the ledger {path} is damaged ({found.splitlines()[0][:100]}): restore it from a backup, "
-        f"or move {path.name}, {path.name}-wal and {path.name}-shm to another folder and start "
-        "again: every kept object is then entered and reported anew"
+        f"the ledger {path} is damaged ({found.splitlines()[0][:100]}): restore a backup "
+        f"(`dicom-node restore`), or move {path.name}, {path.name}-wal and {path.name}-shm "
+        "to another folder and start again: every kept object is then entered and reported anew"
     )
 
 
