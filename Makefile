@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH ?= yes
 FUZZ_SECONDS ?= 120
 
-.PHONY: help demo test bench viewer pixelmed soak powercut fuzz lint lock sbom audit peers clean
+.PHONY: help demo test bench viewer pixelmed soak kill powercut fuzz lint lock sbom audit peers clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -36,6 +36,9 @@ pixelmed: $(VENV)/dev.installed ## PixelMed's validator on every kind of Structu
 
 soak: $(VENV)/dev.installed peers ## ten minutes of good and bad peers: memory, threads, files must not grow; writes build/soak.png
 	$(BIN)/python -m pytest tests/faults/test_soak.py -m soak -s
+
+kill: $(VENV)/dev.installed peers ## kill -9 for every process in every stage, 200 times; writes build/kill.json
+	$(BIN)/python -m pytest tests/faults/test_kill_everywhere.py -m kill -s
 
 powercut: $(VENV)/dev.installed peers ## thousands of power cuts on a file system that loses what was not synced; needs root and FUSE
 	$(BIN)/python -m pytest tests/faults/test_power_cut.py -m powercut --durations=0

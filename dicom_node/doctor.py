@@ -122,8 +122,12 @@ def check_clock(
     return _ok(found)
 
 
-def check_ledger(revision: Callable[[], str | None], head: str) -> Finding:
-    """The ledger opens and has this version's schema. ``revision``: its schema, None when new."""
+def check_ledger(
+    revision: Callable[[], str | None], head: str, *, intact: Callable[[], None] = lambda: None
+) -> Finding:
+    """The ledger is whole, opens and has this version's schema. ``revision``: its schema, None when
+    new. ``intact`` raises when it is damaged."""
+    intact()
     found = revision()
     if found == head:
         return _ok(f"schema {found}")

@@ -25,6 +25,11 @@ class Folders:
         return self.root / "spool"
 
     @property
+    def quarantine(self) -> Path:
+        """Refused objects, for a person."""
+        return self.spool / "quarantine"
+
+    @property
     def keys(self) -> Path:
         """Secrets of this node."""
         return self.root / "keys"

@@ -58,7 +58,7 @@ FIELDS: Mapping[str, str] = {
     "reason": "code of [a reason](reasons.md#reasons) or of a rejection",
     "receipt": "`new`, `duplicate` or `conflict`",
     "seconds": "duration or delay in seconds",
-    "sha256": "SHA-256 of the model's weights",
+    "sha256": "SHA-256 of the model's weights, or of a file in the quarantine",
     "stage": "`screen`, `infer`, `report`, `deliver` or `confirm`",
     "status": "status of the C-STORE response, as `0xA700`",
     "version": "version of the node, the model or the ledger's schema",
@@ -86,6 +86,13 @@ EVENTS: Mapping[str, Event] = {
     ),
     "process_killed": _event(
         "error", "a process did not stop in its time and was killed", "process", "pid"
+    ),
+    "process_silent": _event(
+        "error", "a process gave no sign of life for `seconds` and was killed",
+        "process", "pid", "seconds",
+    ),
+    "process_orphaned": _event(
+        "error", "the supervisor is gone and the process ends with work in hand"
     ),
     "drain_started": _event("info", "no new work; what is open is finished"),
     "drain_finished": _event(
@@ -138,6 +145,14 @@ EVENTS: Mapping[str, Event] = {
     "instance_refused": _event(
         "warning", "an object was answered with a failure",
         "peer", "institution", "status", "fault",
+    ),
+    "object_quarantined": _event(
+        "warning", "an object that cannot be understood is kept in the quarantine",
+        "sha256", "bytes", "peer", "status", "fault",
+    ),
+    "quarantine_failed": _event(
+        "error", "the disk did not take an object for the quarantine; its answer stays the same",
+        "error",
     ),
     "exam_ignored": _event("info", "the object is no hand radiograph", "exam_id", "reason"),
     "exam_not_assessed": _event("info", "a hand without a bone age", "exam_id", "reason"),

@@ -62,6 +62,7 @@ METRICS: tuple[Metric, ...] = (
     _counter("dicom_node_associations_total", "Answers to association requests", "result"),
     Metric(name="dicom_node_associations_open", kind="gauge", meaning="Associations open now"),
     _counter("dicom_node_cstore_total", "Answers to C-STORE requests", "status"),
+    _counter("dicom_node_quarantined_total", "Objects that could not be understood", "status"),
     _counter("dicom_node_received_bytes_total", "Bytes of objects answered by a C-STORE response"),
     _counter("dicom_node_connections_cut_total", "Connections that broke a limit", "reason"),
     _counter(
@@ -203,6 +204,11 @@ def cstore_answered(status: int, *, received_bytes: int) -> None:
     """A C-STORE was answered with ``status`` (0000,0900)."""
     _count("dicom_node_cstore_total", status=f"0x{status:04X}")
     _count("dicom_node_received_bytes_total", received_bytes)
+
+
+def object_quarantined(status: int) -> None:
+    """An object that was answered with ``status`` (0000,0900) is kept for a person."""
+    _count("dicom_node_quarantined_total", status=f"0x{status:04X}")
 
 
 def answer_held_back(seconds: float) -> None:

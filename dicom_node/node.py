@@ -10,17 +10,19 @@ import resource
 import shutil
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from dicom_node import __version__, metrics
 from dicom_node.adapters.audit import waiting
 from dicom_node.adapters.bell import EventBell
 from dicom_node.adapters.ledger import OperatorLedger, SqlOutbox
-from dicom_node.adapters.ledger.migrate import migrate
+from dicom_node.adapters.ledger.migrate import check_integrity, migrate
 from dicom_node.adapters.reference_tables import load_reference_table
 from dicom_node.audit import audited_model, audited_run
 from dicom_node.domain.errors import Fault, NodeError, Permanent, Transient
@@ -35,8 +37,8 @@ from dicom_node.processes import (
     WORKER_GRACE_SECONDS,
     Inherited,
     Role,
-    process_command,
 )
+from dicom_node.pulse import Pulse
 from dicom_node.scp.listener import listen
 from dicom_node.scp.policy import LOCAL_INSTITUTION
 from dicom_node.settings import Settings
@@ -161,11 +163,14 @@ def _naming(bind: str, port: int) -> Iterator[None]:
 
 def prepare(settings: Settings) -> None:
     """Bring the data folder to the state that the processes expect: migrated ledger, no partial
-    files, a row for every kept object."""
+    files, a row for every kept object, and no job that a process holds which is dead."""
     folders = Folders(root=settings.node.data_dir)
+    check_integrity(folders.ledger)
     revision = migrate(folders.ledger)
     log("ledger_migrated", version=revision)
-    _enter_orphans(Wiring(settings))
+    wiring = Wiring(settings)
+    wiring.ledger.expire_all_leases()
+    _enter_orphans(wiring)
 
 
 def write_address(
@@ -244,13 +249,23 @@ def _specs(settings: Settings, config: str | None, inherited: Inherited) -> list
 
 def _spec(role: Role, name: str, config: str | None, inherited: Inherited) -> ProcessSpec:
     order, grace_seconds = _ROLE_ORDER[role]
+    pulse = Pulse()
+    inherited = replace(inherited, pulse=pulse.descriptor)
     return ProcessSpec(
         name=name,
-        command=process_command(config, role, name, inherited),
+        command=_command(config, role, name, inherited),
         inherited=inherited.descriptors(),
+        pulse=pulse,
         drain_order=order,
         grace_seconds=grace_seconds,
     )
+
+
+def _command(config: str | None, role: Role, name: str, inherited: Inherited) -> tuple[str, ...]:
+    """The command line that runs a process (``run_process``) in a fresh interpreter."""
+    handed = ",".join(str(descriptor) for descriptor in inherited.numbers())
+    command = (sys.executable, "-m", "dicom_node", "process", role.value, name, handed)
+    return (*command, "--config", config) if config else command
 
 
 def _note_end(name: str) -> None:

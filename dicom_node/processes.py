@@ -6,7 +6,6 @@ import functools
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -27,12 +26,13 @@ from dicom_node.domain.retry import Park
 from dicom_node.headers import read_identity
 from dicom_node.health import ask_readiness
 from dicom_node.logs import configure_logging, log
+from dicom_node.pulse import Heart
 from dicom_node.schedule import Schedule, Task
 from dicom_node.scp.commitment import CommitmentProvider
 from dicom_node.scp.server import Receiver
 from dicom_node.settings import DestinationSettings, Settings
 from dicom_node.stages.accept import Accept
-from dicom_node.stopping import stop_event
+from dicom_node.stopping import end_as_orphan, stop_event
 from dicom_node.supervisor import leave_note, ready_path
 from dicom_node.tls import ContextSource
 from dicom_node.wiring import Wiring
@@ -70,6 +70,8 @@ class Inherited:
     """Read end of a pipe that closes when the supervisor dies, however it dies."""
     lock: int
     """Holds the data folder's lock for as long as any process of the node lives."""
+    pulse: int = -1
+    """Where this process shows that it lives."""
 
     def numbers(self) -> tuple[int, ...]:
         """All of them, in order."""
@@ -85,12 +87,14 @@ def run_process(settings: Settings, role: Role, name: str, inherited: Inherited)
     configure_logging(name)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
     stop = stop_event(signal.SIGTERM, lifeline=inherited.lifeline)
+    end_as_orphan(inherited.lifeline)
     wiring = Wiring(settings)
     metrics.activate(wiring.folders.metrics, name)
     _ROLES[role](wiring, name, inherited, stop)
 
 
 def _receive(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Event) -> None:
+    Heart(inherited.pulse)
     bell = EventBell(inherited.work_bell)
     accept = Accept(
         spool=wiring.spool,
@@ -116,6 +120,7 @@ def _receive(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Ev
         stored=lambda _: bell.ring(),
         disk_used_percent=wiring.spool.usage_percent,
         witness=wiring.witness(name),
+        quarantine=wiring.quarantine,
     )
     receiver.start()
     _say_ready(wiring, name)
@@ -132,6 +137,8 @@ def _secure(wiring: Wiring, inherited: Inherited) -> tuple[socket.socket, Contex
 
 def _work(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Event) -> None:
     begun = time.monotonic()
+    heart = Heart(inherited.pulse)
+    wiring.ledger.expire_leases(name)  # first of all: another worker need not wait for the model
     wiring.decoder.start()
     model = wiring.predictor.warm()
     log(
@@ -158,15 +165,18 @@ def _work(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Event
         else Batch(),
         done=_ring_after(Stage.REPORT, delivery_bell.ring),
     )
-    wiring.ledger.expire_leases(name)
+    heart.watch(worker.goes_on)
     _say_ready(wiring, name)
     worker.run(stop)
 
 
 def _deliver(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Event) -> None:
     """Lanes, each a thread, per destination: a destination that hangs holds up no other."""
+    heart = Heart(inherited.pulse)
     _park_unknown_destinations(wiring, name)
     lanes = [lane for item in wiring.settings.destinations for lane in _lanes(wiring, name, item)]
+    for lane in lanes:
+        heart.watch(lane.worker.goes_on)
     schedule = Schedule(
         (
             *_central_tasks(wiring),
@@ -202,6 +212,7 @@ def _deliver(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Ev
     bell = EventBell(inherited.delivery_bell)
     while not stop.is_set():
         bell.wait(1.0)
+        schedule.look()
         for lane in lanes:
             lane.bell.ring()
         if not stop.is_set() and not all(thread.is_alive() for thread in threads):
@@ -379,12 +390,3 @@ _ROLES: dict[Role, Callable[[Wiring, str, Inherited, threading.Event], None]] = 
     Role.WORKER: _work,
     Role.DELIVERY: _deliver,
 }
-
-
-def process_command(
-    config: str | None, role: Role, name: str, inherited: Inherited
-) -> tuple[str, ...]:
-    """The command line that runs :func:`run_process` in a fresh interpreter."""
-    handed = ",".join(str(descriptor) for descriptor in inherited.numbers())
-    command = (sys.executable, "-m", "dicom_node", "process", role.value, name, handed)
-    return (*command, "--config", config) if config else command

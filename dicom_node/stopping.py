@@ -6,6 +6,13 @@ import os
 import select
 import signal
 import threading
+import time
+
+from dicom_node.logs import log
+
+_ORPHAN_SECONDS = 3.0
+"""Nobody starts again what ends, and the next supervisor waits for this data folder: what is not
+finished by then is sent, or done, again."""
 
 
 def stop_event(*numbers: signal.Signals, lifeline: int | None = None) -> threading.Event:
@@ -29,6 +36,19 @@ def stop_event(*numbers: signal.Signals, lifeline: int | None = None) -> threadi
 
     threading.Thread(target=watch, daemon=True, name="stopping").start()
     return event
+
+
+def end_as_orphan(lifeline: int) -> None:
+    """Once the supervisor is gone this process has a short time left, whatever it does."""
+    orphaned = stop_event(lifeline=lifeline)
+
+    def end() -> None:
+        orphaned.wait()
+        time.sleep(_ORPHAN_SECONDS)
+        log("process_orphaned")
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True, name="orphan").start()
 
 
 def _wake(writer: int) -> None:

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dicom_node.logs import log
+from dicom_node.pulse import Pulse
 
 _POLL_SECONDS = 0.1
 _FIRST_DELAY_SECONDS = 0.1
 _LONGEST_DELAY_SECONDS = 10.0
 _HEALTHY_SECONDS = 5.0
+SILENT_SECONDS = 60.0
+"""After so long without a beat a process hangs: imports and a busy machine take less."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,8 @@ class ProcessSpec:
     """File descriptors that the process takes over."""
     drain_order: int
     grace_seconds: float
+    pulse: Pulse | None = None
+    """Where its beats arrive; None: it has none, and is never taken for hanging."""
 
 
 class Child:
@@ -49,14 +54,19 @@ class Child:
 
     def is_ready(self) -> bool:
         """Whether the running process has said that it is ready (its pid stands in its file)."""
+        return self.pid is not None and self._said_ready(self.pid)
+
+    def _said_ready(self, pid: int) -> bool:
         try:
-            return self.pid is not None and int(self._ready_file.read_text()) == self.pid
+            return int(self._ready_file.read_text()) == pid
         except (OSError, ValueError):
             return False
 
     def start(self) -> None:
         """Start the process; one that cannot start is tried again by :meth:`restart_when_due`."""
         self._started = time.monotonic()
+        if self.spec.pulse is not None:
+            self.spec.pulse.reset()
         try:
             self._process = subprocess.Popen(  # noqa: S603  our own interpreter and module
                 self.spec.command, pass_fds=self.spec.inherited, start_new_session=True
@@ -74,7 +84,8 @@ class Child:
         pid, code = self._process.pid, self._process.returncode
         self._process = None
         log("process_exited", process=self.spec.name, pid=pid, exit_code=code)
-        healthy = time.monotonic() - self._started > _HEALTHY_SECONDS
+        lived = time.monotonic() - self._started
+        healthy = lived > _HEALTHY_SECONDS or self._said_ready(pid)
         self._delay = (
             _FIRST_DELAY_SECONDS if healthy else min(_LONGEST_DELAY_SECONDS, self._delay * 2)
         )
@@ -87,6 +98,17 @@ class Child:
             self.restarts += 1
             log("process_restarted", process=self.spec.name, count=self.restarts)
             self.start()
+
+    def kill_if_silent(self, limit_seconds: float) -> None:
+        """Kill a process that hangs: it then ends and is started again like any other."""
+        if self._process is None or self.spec.pulse is None:
+            return
+        self.spec.pulse.look()
+        if self.spec.pulse.silent_seconds > limit_seconds:
+            seconds = self.spec.pulse.silent_seconds
+            log("process_silent", process=self.spec.name, pid=self._process.pid, seconds=seconds)
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self.spec.pulse.reset()  # one that the kernel holds may take its time to end
 
     def stop(self) -> None:
         """Ask for a drain; kill after the grace time."""
@@ -105,7 +127,8 @@ class Supervisor:
     """Keeps the processes of one node running.
 
     ``ended``: called with the name of every process that ended unasked. ``draining``:
-    called before the first process is asked to stop.
+    called before the first process is asked to stop. ``silent_seconds``: how long a process with a
+    pulse may be silent before it is killed.
     """
 
     def __init__(
@@ -115,10 +138,12 @@ class Supervisor:
         run_dir: Path,
         ended: Callable[[str], None],
         draining: Callable[[], None] = lambda: None,
+        silent_seconds: float = SILENT_SECONDS,
     ) -> None:
         self.children = [Child(spec, ready_path(run_dir, spec.name)) for spec in specs]
         self._ended = ended
         self._draining = draining
+        self._silent_seconds = silent_seconds
         self.turned_at = time.monotonic()
         """When the loop last came round (monotonic seconds): the sign of life for /livez."""
 
@@ -129,6 +154,7 @@ class Supervisor:
         while not stop.wait(_POLL_SECONDS):
             self.turned_at = time.monotonic()
             for child in self.children:
+                child.kill_if_silent(self._silent_seconds)
                 if child.has_just_ended():
                     self._ended(child.spec.name)
                 child.restart_when_due()

@@ -24,6 +24,7 @@ from dicom_node.adapters.clock import SystemClock
 from dicom_node.adapters.ledger import SqlCommitments, SqlLedger, SqlOutbox, SqlPromises
 from dicom_node.adapters.predictor import BundlePredictor
 from dicom_node.adapters.pseudonyms import PatientPseudonyms
+from dicom_node.adapters.quarantine import DiskQuarantine
 from dicom_node.adapters.reference_tables import load_reference_table
 from dicom_node.adapters.reporter import SrReporter
 from dicom_node.adapters.scu.association import Peer
@@ -123,6 +124,11 @@ class Wiring:
     def spool(self) -> DiskSpool:
         """Received objects on disk."""
         return DiskSpool(self.folders.spool)
+
+    @cached_property
+    def quarantine(self) -> DiskQuarantine:
+        """What arrived and could not be understood."""
+        return DiskQuarantine(self.folders.quarantine)
 
     @cached_property
     def reference(self) -> ReferenceTable:

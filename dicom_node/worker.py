@@ -72,10 +72,16 @@ class Worker:
         self._done = done
         self._may_work = may_work
         self._stages = (*handlers, *([Stage.INFER] if infer else []))
+        self._turned_at = time.monotonic()
+
+    def goes_on(self) -> bool:
+        """Whether the loop came round within the time of a lease: what takes longer hangs."""
+        return time.monotonic() - self._turned_at < LEASE_SECONDS
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set; the job in hand is finished first."""
         while not stop.is_set():
+            self._turned_at = time.monotonic()
             try:
                 worked = self._may_work() and self.step()
             except Transient as error:

@@ -27,6 +27,7 @@ from dicom_node.domain.exam import Exam, Outcome
 from dicom_node.domain.job import ForbiddenTransition, Job, JobState
 from dicom_node.node import readiness
 from dicom_node.settings import Settings
+from dicom_node.wiring import Wiring
 
 _LAST_EXAMS = 10
 
@@ -47,6 +48,7 @@ def status(screen: Screen, config: Path | None, as_json: bool) -> None:
 
 
 def _status(settings: Settings, ledger: OperatorLedger) -> dict[str, Any]:
+    quarantine = Wiring(settings).quarantine
     depths = ledger.queue_depths()
     ages = ledger.oldest_job_seconds()
     return {
@@ -74,6 +76,7 @@ def _status(settings: Settings, ledger: OperatorLedger) -> dict[str, Any]:
             for d in settings.destinations
         ],
         "model": settings.inference.model,
+        "quarantine": asdict(quarantine.contents()) | {"folder": str(quarantine.folder)},
         "last_exams": [_summary(summary) for summary in ledger.exams(limit=_LAST_EXAMS)],
     }
 
@@ -99,6 +102,8 @@ def _show_status(screen: Screen, found: dict[str, Any]) -> None:
         [list(row.values()) for row in found["destinations"]],
     )
     screen.say("model_line", model=found["model"])
+    if found["quarantine"]["files"]:
+        screen.say("quarantine_line", **found["quarantine"])
     _show_exams(screen, found["last_exams"])
 
 

@@ -11,7 +11,11 @@ from pathlib import Path
 
 import click
 
-from dicom_node.adapters.ledger.migrate import current_revision, head_revision
+from dicom_node.adapters.ledger.migrate import (
+    check_integrity,
+    current_revision,
+    head_revision,
+)
 from dicom_node.adapters.scu.echo import HINTS, diagnose
 from dicom_node.cli.demo_output import run_demo
 from dicom_node.cli.options import config_option, json_option, readable_errors, settings_from
@@ -135,7 +139,11 @@ def _checks(
         "data folder": lambda: check_data_folder(folder),
         "disk": lambda: check_disk(folder, settings.receive.high_water_percent),
         "clock": check_clock,
-        "ledger": lambda: check_ledger(lambda: current_revision(ledger), head_revision()),
+        "ledger": lambda: check_ledger(
+            lambda: current_revision(ledger),
+            head_revision(),
+            intact=lambda: check_integrity(ledger),
+        ),
         "model": lambda: check_model(wiring.predictor.verify),
         "device": lambda: check_device(settings.inference.device, lambda: wiring.predictor.device),
         "reference table": lambda: check_reference_table(lambda: wiring.reference),

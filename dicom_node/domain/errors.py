@@ -24,6 +24,7 @@ class Fault(StrEnum):
     DESTINATION_UNKNOWN = "destination_unknown"
     INSTITUTION_UNKNOWN = "institution_unknown"
     LEASE_LOST = "lease_lost"
+    LEDGER_DAMAGED = "ledger_damaged"
     OBJECT_TOO_LARGE = "object_too_large"
     OPERATOR = "operator"
     PICTURE_NOT_DRAWN = "picture_not_drawn"

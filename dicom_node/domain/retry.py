@@ -11,6 +11,8 @@ from dicom_node.domain.job import Job
 BASE_SECONDS = 5.0
 CAP_SECONDS = 900.0
 MAX_AGE = timedelta(days=7)
+MIN_ATTEMPTS = 100
+"""Before a job is given up for its age: half a day of attempts, which no clock can feign."""
 MAX_CRASHES = 3
 _REFUSALS_BEFORE_PARKING = 3
 
@@ -44,13 +46,15 @@ def after_failure(job: Job, error: Exception, *, now: datetime, fraction: float)
 
     Refusals by a destination are tried again, because some archives refuse while they restart: the
     first always, whatever went before it, and then up to three attempts.
+    A job is given up when it is seven days old and has been tried a hundred times: a clock that
+    jumps ahead makes it old at once.
     Errors that are not ours are parked: the one broad except of the worker ends here.
     """
     if not isinstance(error, NodeError):
         return Park(fault=Fault.UNEXPECTED, detail=type(error).__name__)
     if isinstance(error, Permanent) and not _may_be_a_passing_refusal(job, error):
         return Park(fault=error.fault, detail=str(error))
-    if now - job.created_at > MAX_AGE:
+    if now - job.created_at > MAX_AGE and job.attempt >= MIN_ATTEMPTS:
         return Park(fault=error.fault, detail=f"given up after {MAX_AGE.days} days: {error}")
     delay = timedelta(seconds=backoff_seconds(job.attempt, fraction))
     again_at = error.again_at if isinstance(error, Transient) else None

@@ -63,6 +63,13 @@ class Spool(Protocol):
         missing."""
 
 
+class Quarantine(Protocol):
+    """What was refused because it cannot be understood."""
+
+    def keep(self, refused: Path) -> KeptObject | None:
+        """Keep a second name of the file; None when the disk does not take it. Never raises."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Eligibility:
     """The result of screening as the ledger keeps it for the later stages.

@@ -239,6 +239,7 @@ def begins_association(connection: socket.socket, peer: str, seconds: float) -> 
 @dataclass
 class _Waiting:
     peer: str
+    farewell: bytes
     silent: bool = True
 
 
@@ -280,8 +281,9 @@ class WaitingRoom:
         self._waiting: dict[socket.socket, _Waiting] = {}
         self._lock = threading.Lock()
 
-    def enter(self, connection: socket.socket, peer: str) -> bool:
-        """Take a place, until :meth:`leave`; False: there is none."""
+    def enter(self, connection: socket.socket, peer: str, *, farewell: bytes = b"") -> bool:
+        """Take a place, until :meth:`leave`; False: there is none. ``farewell``: what the peer is
+        told where it is turned out."""
         with self._lock:
             counts = Counter(waiting.peer for waiting in self._waiting.values())
             if counts[peer] >= self._places_of_peer:
@@ -292,7 +294,7 @@ class WaitingRoom:
                 crowded = []
             if crowded and not any(self._turn_out(name) for name in crowded):
                 return False
-            self._waiting[connection] = _Waiting(peer)
+            self._waiting[connection] = _Waiting(peer, farewell)
         return True
 
     def speaks(self, connection: socket.socket) -> None:
@@ -321,6 +323,7 @@ class WaitingRoom:
             if waiting.peer == peer and waiting.silent:
                 del self._waiting[connection]
                 with contextlib.suppress(OSError):  # of the descriptor, not of TLS upon it
+                    socket.socket.send(connection, waiting.farewell, socket.MSG_DONTWAIT)
                     socket.socket.shutdown(connection, socket.SHUT_RDWR)
                 note_cut(peer, Cut.NO_ASSOCIATION)
                 return True

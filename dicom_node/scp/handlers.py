@@ -20,6 +20,7 @@ from dicom_node.domain.audit import Peer
 from dicom_node.domain.errors import Fault, Transient
 from dicom_node.domain.receipt import Acceptance, StoreStatus
 from dicom_node.logs import log
+from dicom_node.ports import Quarantine
 from dicom_node.scp.commitment import CommitmentProvider
 from dicom_node.scp.contexts import commitment_context, supported_contexts
 from dicom_node.scp.guard import is_news
@@ -32,6 +33,8 @@ from dicom_node.stages.accept import Accept
 from dicom_node.tls import names_of
 
 _UNKNOWN = "unknown"
+_NOT_UNDERSTOOD = frozenset({StoreStatus.MISMATCH, StoreStatus.CANNOT_UNDERSTAND})
+"""Sending it again does not help: a person has to see what the sender makes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,7 @@ class Reception:
 
     ``stored`` is called with the exam's id after each stored object, before the answer is sent.
     ``disk_used_percent`` may raise ``Transient``; then senders are told to come back.
+    ``quarantine`` keeps what cannot be understood.
     """
 
     def __init__(
@@ -57,7 +61,9 @@ class Reception:
         pace: Pace,
         commitment: CommitmentProvider,
         witness: Witness,
+        quarantine: Quarantine | None = None,
     ) -> None:
+        self._quarantine = quarantine
         self._pace = pace
         self._commitment = commitment
         self._witness = witness
@@ -232,7 +238,24 @@ class Reception:
             return Acceptance(status=StoreStatus.OUT_OF_RESOURCES, fault=fault), 0
         path = Path(event.dataset_path)
         received_bytes = path.stat().st_size
-        return self._keep(event, path), received_bytes
+        acceptance = self._keep(event, path)
+        if acceptance.status in _NOT_UNDERSTOOD:
+            self._set_aside(event.assoc, path, acceptance)
+        return acceptance, received_bytes
+
+    def _set_aside(self, association: Association, path: Path, acceptance: Acceptance) -> None:
+        kept = self._quarantine.keep(path) if self._quarantine else None
+        if kept is None:
+            return
+        metrics.object_quarantined(acceptance.status)
+        log(
+            "object_quarantined",
+            sha256=kept.content_sha256,
+            bytes=kept.size_bytes,
+            peer=association.requestor.address,
+            status=acceptance.status.value,
+            fault=acceptance.fault,
+        )
 
     def _hold_back(self, association: Association) -> None:
         """The answer waits where its institution sends too fast; the object is safe already."""

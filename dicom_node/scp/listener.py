@@ -16,9 +16,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
-from pynetdicom import AE, _config, dimse_messages, evt
+from pynetdicom import AE, _config, dimse_messages, evt, timer
 from pynetdicom.association import Association
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
@@ -70,6 +71,8 @@ dimse_messages.NamedTemporaryFile = IncomingFile  # type: ignore[attr-defined, a
 _config.LOG_HANDLER_LEVEL = "none"
 _config.LOG_REQUEST_IDENTIFIERS = False
 _config.LOG_RESPONSE_IDENTIFIERS = False
+# Its timers read the wall clock, and a step of that would end, or keep, every association.
+timer.time = SimpleNamespace(time=time.monotonic)  # type: ignore[attr-defined, assignment]
 
 Handlers = Sequence[tuple[evt.EventType, Callable[[evt.Event], Any]]]
 
@@ -161,7 +164,7 @@ class Listener(ThreadedAssociationServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection in a thread of its own, if it gets a place."""
         peer = str(client_address[0])
-        if self.waiting_room.enter(request, peer):
+        if self.waiting_room.enter(request, peer, farewell=b"" if self.tls else _BUSY):
             super().process_request(request, client_address)
         else:
             note_cut(peer, Cut.TOO_MANY_CONNECTIONS)

@@ -10,6 +10,7 @@ from pathlib import Path
 from pynetdicom import AE
 
 from dicom_node.domain.audit import Peer
+from dicom_node.ports import Quarantine
 from dicom_node.scp.commitment import CommitmentProvider
 from dicom_node.scp.guard import Limits, WaitingRoom
 from dicom_node.scp.handlers import Reception
@@ -40,7 +41,7 @@ class Receiver:
     spoken. ``incoming`` is the spool's folder for
     unfinished files: while the receiver runs it is this process's folder for temporary files.
     ``stored`` is called with the exam's id after each stored object. ``witness`` is told what the
-    audit trail must hold.
+    audit trail must hold. ``quarantine`` keeps what cannot be understood.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Receiver:
         stored: Callable[[int], None],
         disk_used_percent: Callable[[], float],
         witness: Witness,
+        quarantine: Quarantine | None = None,
     ) -> None:
         self._incoming = incoming
         self._previous_tempdir = tempfile.tempdir
@@ -65,6 +67,7 @@ class Receiver:
             stored=stored,
             disk_used_percent=disk_used_percent,
             witness=witness,
+            quarantine=quarantine,
             pace=Pace(
                 {i.id: i.images_per_minute for i in settings.institutions if i.images_per_minute}
             ),

@@ -12,7 +12,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from dicom_node.domain.job import JobState
 from tests.builders.audit import schema_errors, xml_of
 from tests.builders.radiographs import radiograph_files
 from tests.integration.peers import wait_until
+from tests.peers.invariants import check_fates, check_rest, check_stopped
 from tests.peers.node import Node, start_node, write_config
 from tests.peers.orthanc import Orthanc, needs_orthanc, running_orthanc
 
@@ -66,11 +67,12 @@ def test_no_acknowledged_exam_is_lost_or_reported_twice_when_every_process_is_ki
             node.wait_until_idle(_DEADLINE_SECONDS)
             assert pacs.count() == stored
             _check_one_report_of_each_kind(node, pacs, files)
+            check_rest(node)
             assert node.stop() == 0
         finally:
             if node.process.poll() is None:
                 node.kill()
-    assert not list((tmp_path / "node" / "data" / "spool" / "incoming").glob("*/*"))
+    check_stopped(node)
     _check_the_trail_names_every_study(tmp_path / "node" / "data" / "audit", files)
 
 
@@ -95,16 +97,13 @@ def _killer(node: Node) -> Iterator[set[str]]:
 
     def kill() -> None:
         while not stop.wait(_KILL_EVERY_SECONDS * chance.uniform(0.5, 1.5)):
-            pids = node.children()
-            if not pids:
+            named = node.named()
+            if not named:
                 continue
-            pid = chance.choice(pids)
-            try:
-                command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                os.kill(pid, signal.SIGKILL)
-                names.add(command[command.index(b"process") + 2].decode())
-            except (OSError, ValueError):
-                continue
+            name = chance.choice(sorted(named))
+            with suppress(ProcessLookupError):
+                os.kill(named[name], signal.SIGKILL)
+                names.add(name)
 
     thread = threading.Thread(target=kill)
     thread.start()
@@ -145,6 +144,8 @@ def _retry_what_crashed_too_often(node: Node) -> None:
 
 
 def _check_one_report_of_each_kind(node: Node, pacs: Orthanc, files: list[Path]) -> None:
+    received = Counter(str(report["SOPInstanceUID"]) for report in pacs.reports())
+    assert check_fates(node, files, received).reported == len(files)
     ledger = node.ledger()
     assert ledger.jobs(limit=10, state=JobState.PARKED) == []
     assert len(ledger.exams(limit=10 * _EXAMS)) == len(files)

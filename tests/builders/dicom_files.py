@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import (
     UID,
     ComputedRadiographyImageStorage,
@@ -57,3 +59,22 @@ def data_set_bytes(path: Path) -> bytes:
     content = path.read_bytes()
     group_length = int.from_bytes(content[140:144], "little")
     return content[144 + group_length :]
+
+
+def raw_file(
+    path: Path,
+    content: bytes,
+    *,
+    sop_class_uid: str = ComputedRadiographyImageStorage,
+    sop_instance_uid: str = "1.2.3.4",
+) -> Path:
+    """A file whose meta information, and so the C-STORE command, says what we like."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = UID(sop_class_uid)
+    meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    head = DicomBytesIO()
+    head.write(b"\0" * 128 + b"DICM")
+    write_file_meta_info(head, meta, enforce_standard=False)
+    path.write_bytes(head.getvalue() + content)
+    return path

@@ -35,10 +35,10 @@ def radiograph(number: int, **values: object) -> Dataset:
     return dataset
 
 
-def radiograph_files(folder: Path, count: int) -> list[Path]:
-    """Write ``count`` radiographs below ``folder``."""
+def radiograph_files(folder: Path, count: int, *, first: int = 0) -> list[Path]:
+    """Write ``count`` radiographs below ``folder``, from the ``first``-th on."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"hand-{number:04d}.dcm" for number in range(count)]
-    for number, path in enumerate(paths):
+    for number, path in enumerate(paths, first):
         radiograph(number).save_as(path, enforce_file_format=True)
     return paths

@@ -11,6 +11,7 @@ from dicom_node.domain.delivery import Verdict
 from dicom_node.domain.job import Job, JobState, Stage
 from tests.builders.radiographs import radiograph_files
 from tests.integration.peers import free_port, running_storescp, wait_until
+from tests.peers.invariants import check_fates, check_rest, stored_in
 from tests.peers.node import running_node, write_config
 
 _EXAMS = 30
@@ -45,6 +46,8 @@ def test_an_outage_is_noticed_and_ends_in_order(tmp_path: Path) -> None:
         times = [answer.answered_at for answer in answers]
         assert times == sorted(times), "the oldest went first"
         ledger.close()
+        assert check_fates(node, files, stored_in(tmp_path / "pacs")).reported == _EXAMS
+        check_rest(node, answered=_EXAMS, restarts=0)
 
 
 def waiting(ledger: OperatorLedger) -> list[Job]:

@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import urllib.error
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +16,9 @@ import pytest
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE
 
-from dicom_node.domain.job import JobState
 from tests.builders.dicom_files import hand_dataset, write_file
 from tests.integration.peers import RunningReceiver, file_system, running_receiver
+from tests.peers.invariants import check_fates, check_rest, check_stopped
 from tests.peers.node import Node, running_node, start_node, write_config
 
 CR_IMAGE = "1.2.840.10008.5.1.4.1.1.1"
@@ -87,12 +88,13 @@ def test_a_failed_fsync_ends_the_intake_until_a_restart_and_loses_nothing(tmp_pa
         association.release()
         node.wait_until_idle(60)
         assert exams(node) == 3
-        ledger = node.ledger()
-        assert ledger.jobs(limit=10, state=JobState.PARKED) == []
-        ledger.close()
+        assert check_fates(node, files, Counter()).parked == 0
+        check_rest(node, answered=3, restarts=0)
+        assert node.stop() == 0
     finally:
         if node.process.poll() is None:
             node.kill()
+    check_stopped(node)
 
 
 def test_a_ledger_that_cannot_be_synced_is_out_of_resources_and_recovers(tmp_path: Path) -> None:
@@ -111,6 +113,9 @@ def test_a_ledger_that_cannot_be_synced_is_out_of_resources_and_recovers(tmp_pat
         assert association.send_c_store(second).Status == 0x0000
         association.release()
         assert exams(node) == 2
+        node.wait_until_idle(60)
+        check_fates(node, [first, second], Counter())
+        check_rest(node, answered=2, restarts=0)
 
 
 def exams(node: Node) -> int:
@@ -185,3 +190,6 @@ def test_a_receiver_without_descriptors_goes_on_when_there_are_some(tmp_path: Pa
         assert association.send_c_store(path).Status == 0x0000
         association.release()
         assert receiver(node) == pid, "it never died of it"
+        node.wait_until_idle(60)
+        check_fates(node, [path], Counter())
+        check_rest(node, answered=1, restarts=0)

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from dicom_node.domain.exam import Outcome
 from dicom_node.domain.job import JobState, Stage
 from tests.builders.radiographs import radiograph_files
 from tests.integration.peers import wait_until
+from tests.peers.invariants import check_fates, check_rest
 from tests.peers.node import Node, running_node, write_config
 
 
@@ -76,6 +78,8 @@ def test_a_decoder_that_hangs_parks_its_exam_and_the_others_go_on(
     ledger.close()
     wait_until(lambda: not _moves(node, exam_id), seconds=30)
     assert parked(node, exam_id) == []
+    assert check_fates(node, [first, *others], Counter()).parked == 0
+    check_rest(node, answered=4, restarts=0)
 
 
 def test_decoders_that_are_killed_again_and_again_lose_no_exam(node: Node, tmp_path: Path) -> None:
@@ -91,7 +95,8 @@ def test_decoders_that_are_killed_again_and_again_lose_no_exam(node: Node, tmp_p
     thread = threading.Thread(target=kill)
     thread.start()
     try:
-        exams = [send(node, path) for path in radiograph_files(tmp_path / "sent", 12)]
+        files = radiograph_files(tmp_path / "sent", 12)
+        exams = [send(node, path) for path in files]
         node.wait_until_idle(120)
     finally:
         stop.set()
@@ -102,6 +107,8 @@ def test_decoders_that_are_killed_again_and_again_lose_no_exam(node: Node, tmp_p
         faults = {job.fault for job in details.jobs if job.state is JobState.PARKED}
         assert faults <= {Fault.DECODING_STOPPED}
         assert faults or details.exam.outcome is not Outcome.PENDING
+    check_fates(node, files, Counter())
+    check_rest(node, answered=12, restarts=0)
 
 
 def _moves(node: Node, exam_id: int) -> bool:

@@ -14,7 +14,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +30,8 @@ from dicom_node.adapters.scu.exam_sender import send_files
 from dicom_node.domain.job import JobState
 from tests.builders.dicom_files import hand_dataset, write_file
 from tests.integration.peers import dcmtk, running_storescp
+from tests.peers.held import Held, held
+from tests.peers.invariants import check_rest
 from tests.peers.node import Node, running_node, write_config
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(4000)]
@@ -43,41 +45,10 @@ WARM_SHARE = 0.3
 
 @dataclass(frozen=True)
 class Sample:
-    """What all processes of a node hold."""
+    """What all processes of a node hold, at a time."""
 
     seconds: float
-    resident_mb: float
-    threads: int
-    descriptors: int
-    partial_files: int
-
-
-def processes(node: Node) -> Iterator[int]:
-    """The supervisor and everything below it."""
-    waiting = [node.process.pid]
-    while waiting:
-        pid = waiting.pop()
-        yield pid
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            with contextlib.suppress(OSError):
-                waiting += map(int, (task / "children").read_text().split())
-
-
-def sample(node: Node, begun: float) -> Sample:
-    pages = threads = descriptors = 0
-    for pid in processes(node):
-        with contextlib.suppress(OSError):
-            pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-            threads += len(list(Path(f"/proc/{pid}/task").iterdir()))
-            descriptors += len(list(Path(f"/proc/{pid}/fd").iterdir()))
-    incoming = node.settings.node.data_dir / "spool" / "incoming"
-    return Sample(
-        seconds=time.monotonic() - begun,
-        resident_mb=pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
-        threads=threads,
-        descriptors=descriptors,
-        partial_files=len(list(incoming.glob("*/*"))),
-    )
+    held: Held
 
 
 def peer(node: Node, folder: Path, stop: threading.Event, chance: random.Random) -> int:
@@ -121,14 +92,14 @@ def slope_an_hour(samples: list[Sample], name: str) -> float:
     """Of a line through what was sampled after the warm-up."""
     warm = [s for s in samples if s.seconds > WARM_SHARE * samples[-1].seconds]
     hours = np.array([s.seconds / 3600 for s in warm])
-    return float(np.polyfit(hours, [getattr(s, name) for s in warm], 1)[0])
+    return float(np.polyfit(hours, [getattr(s.held, name) for s in warm], 1)[0])
 
 
 def save(samples: list[Sample]) -> None:
     figure, all_axes = plt.subplots(4, 1, figsize=(8, 9), sharex=True, layout="constrained")
     names = ("resident_mb", "threads", "descriptors", "partial_files")
     for axes, name in zip(all_axes, names, strict=True):
-        axes.plot([s.seconds for s in samples], [getattr(s, name) for s in samples])
+        axes.plot([s.seconds for s in samples], [getattr(s.held, name) for s in samples])
         axes.set_ylabel(name)
         axes.set_ylim(bottom=0)
     all_axes[-1].set_xlabel("seconds")
@@ -148,7 +119,7 @@ def test_what_the_node_holds_does_not_grow(tmp_path: Path) -> None:
             try:
                 for _ in track(range(SECONDS // 5), description="soaking"):
                     time.sleep(5)
-                    samples.append(sample(node, begun))
+                    samples.append(Sample(time.monotonic() - begun, held(node)))
             finally:
                 stop.set()
             acknowledged = sum(life.result() for life in lives)
@@ -157,7 +128,8 @@ def test_what_the_node_holds_does_not_grow(tmp_path: Path) -> None:
             exams = len(ledger.exams(limit=10**6))
             parked = ledger.jobs(limit=100, state=JobState.PARKED)
             ledger.close()
-            rested = sample(node, begun)
+            check_rest(node, answered=acknowledged, restarts=0)
+            rested = held(node)
     slopes = {
         name: slope_an_hour(samples, name) for name in ("resident_mb", "threads", "descriptors")
     }
@@ -165,7 +137,7 @@ def test_what_the_node_holds_does_not_grow(tmp_path: Path) -> None:
         "seconds": SECONDS,
         "acknowledged": acknowledged,
         "slopes an hour": {name: round(slope, 1) for name, slope in slopes.items()},
-        "last": asdict(samples[-1]),
+        "last": asdict(samples[-1].held),
         "at rest": asdict(rested),
     }
     save(samples)

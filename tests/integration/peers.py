@@ -20,6 +20,7 @@ from dicom_node.adapters.audit import NoWitness
 from dicom_node.adapters.clock import SystemClock
 from dicom_node.adapters.ledger import SqlCommitments, SqlLedger, SqlPromises
 from dicom_node.adapters.ledger.migrate import migrate
+from dicom_node.adapters.quarantine import DiskQuarantine
 from dicom_node.adapters.scu import Peer
 from dicom_node.adapters.spool import DiskSpool
 from dicom_node.domain.exam import Instance
@@ -62,13 +63,16 @@ def dcmtk(name: str, *arguments: object, timeout_seconds: float = 120.0) -> str:
     return f"exit {done.returncode}\n{done.stdout}"
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float = 20.0) -> None:
-    """Return when the condition holds; fail the test when it does not within the time."""
+def wait_until(
+    condition: Callable[[], bool], *, seconds: float = 20.0, poll: float = _POLL_SECONDS
+) -> None:
+    """Return when the condition holds; fail the test when it does not within the time. ``poll``:
+    seconds between two looks."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             pytest.fail(f"not reached within {seconds} s")
-        time.sleep(_POLL_SECONDS)
+        time.sleep(poll)
 
 
 def free_port() -> int:
@@ -164,6 +168,7 @@ def running_receiver(
         stored=stored.append,
         disk_used_percent=spool.usage_percent,
         witness=witness or NoWitness(),
+        quarantine=DiskQuarantine(spool.incoming.parent / "quarantine"),
     )
     receiver.start()
     try:

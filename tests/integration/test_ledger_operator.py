@@ -15,6 +15,7 @@ from dicom_node.domain.job import ForbiddenTransition, JobState, Stage
 from tests.builders.exams import (
     LEASE_SECONDS,
     WAY,
+    claim,
     claim_one,
     complete,
     eligibility,
@@ -90,6 +91,15 @@ def test_an_unknown_job_is_a_key_error(operator: OperatorLedger) -> None:
         operator.park_job(5, "no")
     with pytest.raises(KeyError):
         operator.discard_job(5, "no")
+
+
+def test_a_node_that_starts_ends_every_lease_whoever_held_it(ledger: SqlLedger) -> None:
+    for number, owner in enumerate(("worker-7", "delivery-0:gone"), 1):
+        ledger.record_instance(instance(number))
+        claim_one(ledger, Stage.SCREEN, owner=owner)
+    assert ledger.expire_all_leases() == 2
+    assert ledger.expire_all_leases() == 0
+    assert [job.crashes for job in claim(ledger)] == [1, 1]
 
 
 @pytest.mark.parametrize("leased", [True, False])

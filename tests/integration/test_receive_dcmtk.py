@@ -15,12 +15,8 @@ from typing import Any
 
 import pydicom
 import pytest
-from pydicom.dataset import FileMetaDataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import (
     JPEG2000,
-    UID,
     BasicTextSRStorage,
     ComputedRadiographyImageStorage,
     CTImageStorage,
@@ -42,7 +38,7 @@ from dicom_node.adapters.scu import Peer, send_files
 from dicom_node.domain.exam import Receipt
 from dicom_node.scp.listener import listen
 from dicom_node.settings import InstitutionSettings, NodeSettings, ReceiveSettings, Settings
-from tests.builders.dicom_files import data_set_bytes, hand_dataset, write_file
+from tests.builders.dicom_files import data_set_bytes, hand_dataset, raw_file, write_file
 from tests.integration.peers import (
     RunningReceiver,
     cutting_proxy,
@@ -265,25 +261,6 @@ def test_a_full_disk_rejects_before_any_data(tmp_path: Path) -> None:
         answer = dcmtk("storescu", *TO_NODE, *node.address, hand_file(tmp_path))
         assert "Rejected Transient" in answer
         assert "Temporary Congestion" in answer
-
-
-def raw_file(
-    path: Path,
-    content: bytes,
-    *,
-    sop_class_uid: str = ComputedRadiographyImageStorage,
-    sop_instance_uid: str = "1.2.3.4",
-) -> Path:
-    """A file whose meta information, and so the C-STORE command, says what we like."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = UID(sop_class_uid)
-    meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    head = DicomBytesIO()
-    head.write(b"\0" * 128 + b"DICM")
-    write_file_meta_info(head, meta, enforce_standard=False)
-    path.write_bytes(head.getvalue() + content)
-    return path
 
 
 def send_raw(node: RunningReceiver, path: Path) -> int | None:

@@ -9,12 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dicom_node.adapters.bell import EventBell
-from dicom_node.supervisor import ProcessSpec, Supervisor, ready_path
+from dicom_node.pulse import Pulse
+from dicom_node.supervisor import SILENT_SECONDS, ProcessSpec, Supervisor, ready_path
 
 _SLEEPS = """
 import os, signal, sys, time
@@ -46,9 +48,13 @@ def _spec(code: str, name: str, run_dir: Path, *, order: int = 0, grace: float =
 
 
 @contextmanager
-def _running(specs: list[ProcessSpec], run_dir: Path) -> Iterator[tuple[Supervisor, list[str]]]:
+def _running(
+    specs: list[ProcessSpec], run_dir: Path, *, silent_seconds: float = SILENT_SECONDS
+) -> Iterator[tuple[Supervisor, list[str]]]:
     ended: list[str] = []
-    supervisor = Supervisor(specs, run_dir=run_dir, ended=ended.append)
+    supervisor = Supervisor(
+        specs, run_dir=run_dir, ended=ended.append, silent_seconds=silent_seconds
+    )
     stop = threading.Event()
     thread = threading.Thread(target=supervisor.run, args=(stop,))
     thread.start()
@@ -97,6 +103,18 @@ def test_a_process_that_does_not_stop_is_killed_after_its_grace_time(tmp_path: P
         os.kill(pid, 0)
 
 
+def test_a_process_that_is_killed_again_and_again_runs_again_at_once(tmp_path: Path) -> None:
+    """It had been ready each time: only what never gets so far waits longer and longer."""
+    with _running([_spec(_SLEEPS, "one", tmp_path)], tmp_path) as (supervisor, _):
+        [child] = supervisor.children
+        for _ in range(5):
+            _wait_for(child.is_ready)
+            assert child.pid is not None
+            os.kill(child.pid, signal.SIGKILL)
+            _wait_for(lambda: child.pid is None)
+        assert child._delay == 0.1
+
+
 def test_a_process_that_cannot_start_is_tried_again_with_growing_delay(tmp_path: Path) -> None:
     spec = _spec("raise SystemExit(3)", "broken", tmp_path)
     supervisor = Supervisor([spec], run_dir=tmp_path, ended=lambda _: None)
@@ -109,6 +127,55 @@ def test_a_process_that_cannot_start_is_tried_again_with_growing_delay(tmp_path:
     stop.set()
     thread.join(30)
     assert took > 0.2 + 0.4 + 0.8  # the delay doubles after each quick end
+
+
+_BEATS = """
+import os, time
+from dicom_node.pulse import Heart
+heart = Heart({pulse}, every_seconds=0.05)
+open({ready!r}, "w").write(str(os.getpid()))
+while True:
+    time.sleep(0.01)
+    if os.path.exists({stuck!r}): heart.watch(lambda: not os.path.exists({stuck!r}))
+"""
+
+
+@pytest.mark.parametrize("by", ["stopped", "stuck"])
+def test_a_process_that_gives_no_sign_of_life_is_killed_and_runs_again(
+    tmp_path: Path, by: str
+) -> None:
+    """Stopped as a whole, or alive with work that does not end; it then does not hear SIGTERM."""
+    pulse, stuck = Pulse(), tmp_path / "stuck"
+    code = _BEATS.replace("{pulse}", str(pulse.descriptor)).replace("{stuck!r}", repr(str(stuck)))
+    spec = replace(
+        _spec(code, "one", tmp_path), pulse=pulse, inherited=(pulse.descriptor,), grace_seconds=10
+    )
+    others = _spec(_SLEEPS, "without a pulse", tmp_path)
+    with _running([spec, others], tmp_path, silent_seconds=3) as (supervisor, ended):
+        child, other = supervisor.children
+        first, kept = child.pid, other.pid
+        assert first is not None
+        _wait_for(lambda: pulse.silent_seconds == 0)
+        if by == "stopped":
+            os.kill(first, signal.SIGSTOP)
+        else:
+            stuck.touch()
+        _wait_for(lambda: ended == ["one"])
+        stuck.unlink(missing_ok=True)
+        _wait_for(child.is_ready)
+        assert child.pid != first
+        assert other.pid == kept
+
+
+def test_who_was_stopped_itself_takes_nobody_for_silent() -> None:
+    """As when a machine or a container sleeps: its processes sleep as well."""
+    pulse = Pulse()
+    pulse.look()
+    slept = time.monotonic() - 3600
+    pulse._looked = slept
+    pulse.look()
+    assert pulse.silent_seconds <= 1.0 + 0.1
+    os.close(pulse.descriptor)
 
 
 def test_a_ring_wakes_a_waiter_in_another_thread() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -23,6 +24,8 @@ from dicom_node.settings import load_settings
 from tests.integration.peers import wait_until
 
 MOVING = (JobState.QUEUED, JobState.LEASED)
+MARK = "NODE_OF_THIS_TEST"
+"""Variable in the environment of a node and of all that it starts: its folder."""
 
 
 class Node:
@@ -57,6 +60,15 @@ class Node:
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(pid) for pid in path.read_text().split()]
 
+    def named(self) -> dict[str, int]:
+        """The supervisor's children: name, as ``worker-0``, to process id."""
+        found = {}
+        for pid in self.children():
+            with contextlib.suppress(OSError, ValueError):
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                found[command[command.index(b"process") + 2].decode()] = pid
+        return found
+
     def decoders(self) -> list[int]:
         """Process ids of the workers' decoding processes."""
         found = []
@@ -64,6 +76,35 @@ class Node:
             for child in Path(f"/proc/{worker}/task/{worker}/children").read_text().split():
                 if b"inference.decoding_process" in Path(f"/proc/{child}/cmdline").read_bytes():
                     found.append(int(child))
+        return found
+
+    def log(self) -> str:
+        """All that it, and those before it in this folder, have logged."""
+        return (self.folder / "node.log").read_text()
+
+    def open_files(self) -> set[Path]:
+        """What the supervisor has open."""
+        found = set()
+        for entry in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.add(entry.readlink())
+        return found
+
+    def partial_files(self) -> list[Path]:
+        """Objects that are being received, and notes that are being written."""
+        data = self.settings.node.data_dir
+        return [*(data / "spool" / "incoming").glob("*/*"), *(data / "run").rglob("*.part")]
+
+    def survivors(self) -> list[int]:
+        """Every process on this machine that a node of this folder has started, whoever its parent
+        is now: the mark stands in its environment."""
+        mark = f"{MARK}={self.folder}".encode()
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                environment = (folder / "environ").read_bytes()
+                if mark in environment.split(b"\0"):  # empty for a zombie
+                    found.append(int(folder.name))
         return found
 
     def ledger(self) -> OperatorLedger:
@@ -147,24 +188,32 @@ def write_config(
     return path
 
 
-def start_node(folder: Path) -> Node:
-    """Start a node on the configuration in ``folder`` and wait until it is ready."""
+def begin_node(folder: Path, **environment: str) -> Node:
+    """Start a node on the configuration in ``folder``, without waiting for it."""
     with (folder / "node.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "dicom_node", "serve", "--config", str(folder / "node.toml")],
             stderr=log,
+            env=os.environ | {MARK: str(folder)} | environment,
         )
-    node = Node(folder, process)
+    return Node(folder, process)
+
+
+def start_node(folder: Path, **environment: str) -> Node:
+    """Start a node on the configuration in ``folder`` and wait until it is ready."""
+    node = begin_node(folder, **environment)
     node.wait_until_ready()
     return node
 
 
 @contextmanager
-def running_node(folder: Path) -> Iterator[Node]:
+def running_node(folder: Path, **environment: str) -> Iterator[Node]:
     """A node for the time of a test; it must drain cleanly unless the test killed it."""
-    node = start_node(folder)
+    node = start_node(folder, **environment)
     try:
         yield node
     finally:
         if node.process.poll() is None:
             node.stop()
+        wait_until(lambda: node.survivors() == [])
+    assert node.partial_files() == []

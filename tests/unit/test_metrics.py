@@ -53,6 +53,7 @@ metrics.engine_event(Outcome.IGNORED)
 metrics.network_runs_on("cpu")
 metrics.destination_silent("pacs", silent=True)
 metrics.central_silent(silent=True)
+metrics.object_quarantined(0xC000)
 metrics.process_restarted("worker-1")
 """
 

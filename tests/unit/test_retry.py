@@ -14,6 +14,7 @@ from dicom_node.domain.retry import (
     BASE_SECONDS,
     CAP_SECONDS,
     MAX_AGE,
+    MIN_ATTEMPTS,
     Park,
     RetryAt,
     after_failure,
@@ -73,6 +74,8 @@ def test_an_outage_is_outlasted_for_a_week_and_then_parked() -> None:
     assert isinstance(decision, Park)
     assert decision.fault is Fault.DESTINATION_UNAVAILABLE
     assert "7 days" in decision.detail
+    few = after_failure(job(attempt=MIN_ATTEMPTS - 1), OUTAGE, now=over, fraction=1)
+    assert isinstance(few, RetryAt), "only the clock says that it is old"
 
 
 def test_a_permanent_error_is_parked_at_once() -> None:

@@ -17,6 +17,7 @@ from sqlalchemy import (
     insert,
     select,
     text,
+    true,
     update,
 )
 
@@ -147,6 +148,11 @@ def hurry(connection: Connection, destination: str) -> int:
 def end_leases_of(connection: Connection, owner: str, *, now: datetime) -> int:
     """Take all leases of a worker that is dead; return their number."""
     return _end_leases(connection, jobs.c.owner == owner, now=now)
+
+
+def end_all_leases(connection: Connection, *, now: datetime) -> int:
+    """Take every lease; return their number."""
+    return _end_leases(connection, true(), now=now)
 
 
 def _end_leases(connection: Connection, which: ColumnElement[bool], *, now: datetime) -> int:

@@ -99,6 +99,12 @@ class SqlLedger:
         with self._database.write() as connection:
             return steps.end_leases_of(connection, owner, now=self._clock.now())
 
+    def expire_all_leases(self) -> int:
+        """At the start of a node nobody holds a job, whatever its processes were called before;
+        return how many there were."""
+        with self._database.write() as connection:
+            return steps.end_all_leases(connection, now=self._clock.now())
+
     def mend_clock_step(self) -> int:
         """Make jobs due that a clock which was set back would hold up; return their number.
 

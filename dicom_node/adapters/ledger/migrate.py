@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from pathlib import Path
 
 from alembic import command
@@ -31,6 +32,41 @@ def migrate(path: Path) -> str:
             f"the ledger {path} cannot be made ({error.strerror}): check folder and disk",
         ) from error
     return _upgrade(path)
+
+
+def check_integrity(path: Path) -> None:
+    """Have SQLite read every page of the ledger (``PRAGMA quick_check``), if there is one.
+
+    Raises ``Permanent`` (LEDGER_DAMAGED) when it is damaged and ``Transient``
+    (STORAGE_UNAVAILABLE) when it cannot be read.
+    """
+    if not path.is_file() or path.stat().st_size == 0:
+        return
+    database = Database(path)
+    try:
+        with database.read() as connection:
+            found = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+    except Transient as error:
+        if not _is_damage(error.__cause__):
+            raise
+        found = str(getattr(error.__cause__, "orig", ""))
+    finally:
+        database.close()
+    if found != "ok":
+        raise Permanent(Fault.LEDGER_DAMAGED, _what_to_do(path, found))
+
+
+def _is_damage(error: BaseException | None) -> bool:
+    """SQLITE_CORRUPT and SQLITE_NOTADB; an error of the disk or a lock is an OperationalError."""
+    return type(getattr(error, "orig", None)) is sqlite3.DatabaseError
+
+
+def _what_to_do(path: Path, found: str) -> str:
+    return (
+        f"the ledger {path} is damaged ({found.splitlines()[0][:100]}): restore a backup "
+        f"(`dicom-node restore`), or move {path.name}, {path.name}-wal and {path.name}-shm "
+        "to another folder and start again: every kept object is then entered and reported anew"
+    )
 
 
 def head_revision() -> str:

@@ -10,13 +10,15 @@ import contextlib
 import errno
 import socket
 import ssl
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from types import SimpleNamespace
 from typing import Any
 
 from pydicom.uid import UID
-from pynetdicom import AE, _config, build_role, evt
+from pynetdicom import AE, _config, build_role, evt, timer
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
@@ -30,6 +32,8 @@ _config.STORE_SEND_CHUNKED_DATASET = True
 _config.LOG_HANDLER_LEVEL = "none"
 _config.LOG_REQUEST_IDENTIFIERS = False
 _config.LOG_RESPONSE_IDENTIFIERS = False
+# Its timers read the wall clock, and a step of that would end, or keep, every association.
+timer.time = SimpleNamespace(time=time.monotonic)  # type: ignore[attr-defined, assignment]
 
 Handlers = Sequence[tuple[evt.EventType, Callable[..., Any], list[Any]]]
 
