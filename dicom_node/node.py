@@ -163,7 +163,8 @@ def _naming(bind: str, port: int) -> Iterator[None]:
 
 def prepare(settings: Settings) -> None:
     """Bring the data folder to the state that the processes expect: migrated ledger, no partial
-    files, a row for every kept object, and no job that a process holds which is dead."""
+    files, a row for every kept object, no job that a process holds which is dead, and the keys of
+    the institutions' pseudonyms where there is a centre."""
     folders = Folders(root=settings.node.data_dir)
     check_integrity(folders.ledger)
     revision = migrate(folders.ledger)
@@ -171,6 +172,9 @@ def prepare(settings: Settings) -> None:
     wiring = Wiring(settings)
     wiring.ledger.expire_all_leases()
     _enter_orphans(wiring)
+    if wiring.centre is not None:
+        known = (LOCAL_INSTITUTION, *(item.id for item in settings.institutions))
+        wiring.central_pseudonyms.prepare(known)
 
 
 def write_address(

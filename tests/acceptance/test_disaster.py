@@ -54,6 +54,7 @@ def test_a_node_that_lost_its_disk_lacks_only_what_came_after_the_backup(
     with running_node(folder) as node:
         send(node, files[:2])
         node.wait_until_idle(60)
+        assert list((folder / "data" / "keys" / "central").rglob("*.key"))  # before the backup
         assert node.command("backup", str(kept), "--json")["copied"] == 2
         send(node, files[2:3])  # while it runs; the second backup is of what is new
         again = node.command("backup", str(kept), "--json")

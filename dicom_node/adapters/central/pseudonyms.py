@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import os
 import secrets
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -43,6 +44,12 @@ class CentralPseudonyms:
             patient_pseudonym=patient_pseudonym and _name(key, "patient", patient_pseudonym),
             key_id=key_id,
         )
+
+    def prepare(self, institution_ids: Iterable[str]) -> None:
+        """Make the first key of each, before anything is named: a backup then has it. Raises as
+        :meth:`of` does."""
+        for institution_id in institution_ids:
+            self._key_at(institution_id, datetime.now(UTC))
 
     def renew(self, institution_id: str) -> str:
         """Make a key that holds from now on; return its id. Patients get new names with it, so that
