@@ -37,6 +37,7 @@ def test_an_outage_is_noticed_and_ends_in_order(tmp_path: Path) -> None:
             begun = time.monotonic()
             wait_until(lambda: not waiting(ledger), seconds=120)
             assert time.monotonic() - begun < 90, "a probe a minute, not a backoff of 15 minutes"
+            node.wait_until_idle(60)
         assert f"{silent} 0.0" in node.get("/metrics")
         done = [job for job in ledger.jobs(limit=1000) if job.stage is Stage.DELIVER]
         assert len(done) == _EXAMS

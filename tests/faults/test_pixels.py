@@ -97,11 +97,11 @@ def test_decoders_that_are_killed_again_and_again_lose_no_exam(node: Node, tmp_p
     try:
         files = radiograph_files(tmp_path / "sent", 12)
         exams = [send(node, path) for path in files]
-        node.wait_until_idle(120)
+        wait_until(lambda: len(killed) > 10, seconds=60)
     finally:
         stop.set()
         thread.join()
-    assert len(killed) > 4
+    node.wait_until_idle(120)  # one that was killed before it had started is tried again later
     ended = [exam(node, exam_id) for exam_id in exams]
     for details in ended:
         faults = {job.fault for job in details.jobs if job.state is JobState.PARKED}
