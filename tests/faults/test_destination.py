@@ -28,6 +28,7 @@ def test_an_outage_is_noticed_and_ends_in_order(tmp_path: Path) -> None:
         assert all(item.status == 0 for item in sent)
         wait_until(lambda: f"{silent} 1.0" in node.get("/metrics"), seconds=90)
         ledger = node.ledger()
+        wait_until(lambda: not ledger.jobs(limit=1, state=JobState.LEASED))  # the fifth is settled
         attempts = sum(job.attempt for job in waiting(ledger))
         time.sleep(5)
         assert sum(job.attempt for job in waiting(ledger)) == attempts, "it is only probed"
