@@ -27,7 +27,6 @@ from dicom_node.adapters.scu import (
     DicomReportSender,
     Peer,
     association,
-    report_sender,
 )
 from dicom_node.adapters.scu.report_sender import REPORT_CLASSES
 from dicom_node.domain.delivery import (
@@ -143,7 +142,7 @@ def test_many_reports_go_over_one_association(archive: ArchivePeer) -> None:
     sender = sender_to(archive.bound_port)
     for _ in range(5):
         assert sender.send("pacs", report()).status == 0x0000
-        opened.append(sender._lines["pacs"]._association)
+        opened.append(sender._lines["pacs"]._kept._association)
     sender.close()
     assert len(set(map(id, opened))) == 1
     assert len(archive.arrived) == 5
@@ -152,11 +151,11 @@ def test_many_reports_go_over_one_association(archive: ArchivePeer) -> None:
 def test_an_idle_association_is_released_and_the_next_report_opens_another(
     archive: ArchivePeer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report_sender, "_IDLE_SECONDS", 0.5)
-    monkeypatch.setattr(report_sender, "_MARGIN_SECONDS", 0.1)
+    monkeypatch.setattr(association, "_IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(association, "_MARGIN_SECONDS", 0.1)
     sender = sender_to(archive.bound_port)
     assert sender.send("pacs", report()).status == 0x0000
-    first = sender._lines["pacs"]._association
+    first = sender._lines["pacs"]._kept._association
     assert first is not None
     wait_until(lambda: first.is_released)
     assert sender.send("pacs", report()).status == 0x0000

@@ -41,6 +41,12 @@ MAX_CONTEXTS = 128
 """Presentation contexts of one association: odd ids from 1 to 255 (PS3.8 9.3.2.2)."""
 
 
+_IDLE_SECONDS = 10.0
+"""After so long without work a kept association is released."""
+_MARGIN_SECONDS = 2.0
+"""Shortly before that moment it is not used any more: the release may be on its way."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Peer:
     """A DICOM application entity on the network. ``tls``: what secures connections to it; None:
@@ -174,6 +180,45 @@ def open_association(
     if why is not None:
         raise _error(peer, why, association)
     return association
+
+
+class KeptAssociation:
+    """An association that stays open between uses, until it has been idle for ten seconds: then it
+    is released. Not safe for use from several threads at once.
+
+    ``open_new``: makes one, and raises what :func:`open_association` raises.
+    """
+
+    def __init__(self, open_new: Callable[[], Association]) -> None:
+        self._open_new = open_new
+        self._association: Association | None = None
+        self._used_at = 0.0
+
+    def current(self) -> Association | None:
+        """The one that is open and may be used; None: :meth:`renew`."""
+        fresh = time.monotonic() - self._used_at < _IDLE_SECONDS - _MARGIN_SECONDS
+        kept = self._association
+        return kept if kept is not None and kept.is_established and fresh else None
+
+    def renew(self) -> Association:
+        """A new one in place of it."""
+        self._association = None
+        association = self._open_new()
+        association.network_timeout = _IDLE_SECONDS
+        association.network_timeout_response = "A-RELEASE"
+        self._association = association
+        self.used()  # nothing may be sent on it, but it is fresh
+        return association
+
+    def used(self) -> None:
+        """It was used now."""
+        self._used_at = time.monotonic()
+
+    def release(self) -> None:
+        """Release it, if there is one."""
+        if self._association is not None:
+            self._association.release()
+            self._association = None
 
 
 def reason_of(error: OSError) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -15,6 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBase
 from pynetdicom.association import Association
 
 from dicom_node.adapters.scu.association import (
+    KeptAssociation,
     Peer,
     accepted_pairs,
     contexts_for,
@@ -39,10 +39,6 @@ REPORT_PAIRS: tuple[tuple[str, str], ...] = (
     *((sop_class, JPEGBaseline8Bit) for sop_class in SOP_CLASSES[ReportKind.CAPTURE]),
 )
 """With the transfer syntaxes of each."""
-_IDLE_SECONDS = 10.0
-"""After so long without work the association is released."""
-_MARGIN_SECONDS = 2.0
-"""Shortly before that moment it is not used any more: the release may be on its way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,17 +103,16 @@ class _Line:
         self._name = destination.name
         self._timeout_seconds = float(destination.timeout_seconds)
         self._calling_ae_title = calling_ae_title
-        self._association: Association | None = None
-        self._used_at = 0.0
+        self._kept = KeptAssociation(self._open)
         self._lock = threading.Lock()
 
     def send(self, report: ReportObject, delivered: Mapping[str, Answer]) -> Answer:
         """Send on the open association; when it turns out to be dead, once more on a new one."""
         with self._lock:
-            kept = self._kept_association()
+            kept = self._kept.current()
             answer = self._store(kept, report, delivered) if kept else None
             if answer is None:
-                answer = self._store(self._open(), report, delivered)
+                answer = self._store(self._kept.renew(), report, delivered)
         if answer is None:
             raise Transient(
                 Fault.DESTINATION_UNAVAILABLE,
@@ -130,7 +125,7 @@ class _Line:
         """Open an association, which the next object uses."""
         with self._lock:
             try:
-                self._open()
+                self._kept.renew()
             except Transient:
                 return False
             except Permanent:
@@ -140,28 +135,15 @@ class _Line:
     def close(self) -> None:
         """Release the association, if there is one."""
         with self._lock:
-            if self._association is not None:
-                self._association.release()
-                self._association = None
-
-    def _kept_association(self) -> Association | None:
-        fresh = time.monotonic() - self._used_at < _IDLE_SECONDS - _MARGIN_SECONDS
-        kept = self._association
-        return kept if kept is not None and kept.is_established and fresh else None
+            self._kept.release()
 
     def _open(self) -> Association:
-        self._association = None
-        association = open_association(
+        return open_association(
             self._peer,
             contexts_for(REPORT_PAIRS),
             calling_ae_title=self._calling_ae_title,
             timeout_seconds=self._timeout_seconds,
         )
-        association.network_timeout = _IDLE_SECONDS
-        association.network_timeout_response = "A-RELEASE"
-        self._association = association
-        self._used_at = time.monotonic()  # nothing may be sent on it, but it is fresh
-        return association
 
     def _store(
         self, association: Association, report: ReportObject, delivered: Mapping[str, Answer]
@@ -179,7 +161,7 @@ class _Line:
             answer = association.send_c_store(dataset)
         except RuntimeError:  # the association ended since it was looked at
             return None
-        self._used_at = time.monotonic()
+        self._kept.used()
         status = answer.get("Status")
         if status is None:
             return None

@@ -4,7 +4,6 @@ and Query SCU (PS3.4 Annex C)."""
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +12,12 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import evt
 from pynetdicom.association import Association
 
-from dicom_node.adapters.scu.association import Peer, contexts_for, open_association
+from dicom_node.adapters.scu.association import (
+    KeptAssociation,
+    Peer,
+    contexts_for,
+    open_association,
+)
 from dicom_node.commitment import (
     PUSH_MODEL,
     PUSH_MODEL_INSTANCE,
@@ -29,9 +33,6 @@ from dicom_node.domain.errors import Fault, Permanent, Transient
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 _PENDING = frozenset({0xFF00, 0xFF01})
 _SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
-_IDLE_SECONDS = 10.0
-"""So long an association stays open for the result, which may come on it."""
-_MARGIN_SECONDS = 2.0
 _RESULT_SECONDS = 1.0
 """So long the next request waits for the result of the last one; then it takes another
 association."""
@@ -93,8 +94,8 @@ class _Line:
         self._destination = destination
         self._calling_ae_title = calling_ae_title
         self._told = told
-        self._association: Association | None = None
-        self._used_at = 0.0
+        self._kept = KeptAssociation(self._open)
+        """It stays open for the result as well, which may come on it."""
         self._lock = threading.Lock()
         self._answered = threading.Event()
         self._answered.set()
@@ -103,7 +104,7 @@ class _Line:
         """By the destination's way of proof."""
         with self._lock:
             self._await_result()
-            association = self._kept_association() or self._open()
+            association = self._kept.current() or self._kept.renew()
             try:
                 if self._destination.proof is Proof.QUERY:
                     return {
@@ -114,35 +115,25 @@ class _Line:
             except RuntimeError:  # the association ended since it was looked at
                 raise self._no_answer() from None
             finally:
-                self._used_at = time.monotonic()
+                self._kept.used()
         return {}
 
     def close(self) -> None:
         """Release the association, if there is one."""
         with self._lock:
-            if self._association is not None:
-                self._association.release()
-                self._association = None
+            self._kept.release()
 
     def _await_result(self) -> None:
         """A result that crossed a request on its association would be taken for the answer."""
-        if not self._answered.wait(_RESULT_SECONDS) and self._association is not None:
-            if self._association.is_established:
-                self._association.release()
-            self._association = None
+        if not self._answered.wait(_RESULT_SECONDS):
+            self._kept.release()
         self._answered.set()
 
-    def _kept_association(self) -> Association | None:
-        fresh = time.monotonic() - self._used_at < _IDLE_SECONDS - _MARGIN_SECONDS
-        kept = self._association
-        return kept if kept is not None and kept.is_established and fresh else None
-
     def _open(self) -> Association:
-        self._association = None
         query = self._destination.proof is Proof.QUERY
         service = STUDY_ROOT_FIND if query else PUSH_MODEL
         try:
-            association = open_association(
+            return open_association(
                 self._destination.peer,
                 contexts_for([(service, syntax) for syntax in _SYNTAXES]),
                 calling_ae_title=self._calling_ae_title,
@@ -156,10 +147,6 @@ class _Line:
                 f"{error}; {self._destination.name} does not offer what {setting} needs: enable "
                 f"{UID(service).name} there, or set {setting} = false",
             ) from None
-        association.network_timeout = _IDLE_SECONDS
-        association.network_timeout_response = "A-RELEASE"
-        self._association = association
-        return association
 
     def _on_event_report(self, event: evt.Event) -> tuple[int, None]:
         """The result on the association on which it was asked for."""
