@@ -82,6 +82,15 @@ def test_migrating_again_or_at_once_changes_nothing(cluster: Postgres) -> None:
     assert ends == [head_revision()] * 3
 
 
+def test_a_centre_of_the_first_revision_keeps_its_exams(centre: Postgres) -> None:
+    archive(centre).store([record()], batch=1)
+    for report in ("usage", "quality", "latency", "availability", "cost"):
+        centre.sql(f"DROP VIEW report_{report}; DROP FUNCTION {report}_between(date, date)")
+    centre.sql("DROP TABLE prices, contracts; UPDATE alembic_version SET version_num = 'c0001'")
+    assert migrate(centre.url()) == head_revision()
+    assert centre.sql("SELECT exams FROM report_usage", role="analyst") == "1"
+
+
 def test_a_newer_centre_is_refused(cluster: Postgres) -> None:
     cluster.sql("UPDATE alembic_version SET version_num = 'c9999'")
     try:
