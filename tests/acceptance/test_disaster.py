@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from dicom_node.adapters.central.migrate import migrate
 from dicom_node.adapters.scu.exam_sender import send_files
 from dicom_node.backup import MANIFEST
 from dicom_node.cli import main
@@ -19,17 +18,14 @@ from dicom_node.scp.archive_peer import ArchivePeer
 from tests.builders.radiographs import radiograph_files
 from tests.integration.peers import wait_until
 from tests.peers.node import Node, running_node, write_config
-from tests.peers.postgres import Postgres, needs_postgres, running_postgres
+from tests.peers.postgres import Postgres, needs_postgres, running_centre
 
 pytestmark = needs_postgres
 
 
 @pytest.fixture
 def centre(tmp_path: Path) -> Postgres:  # type: ignore[misc]
-    with running_postgres(tmp_path / "centre") as running:
-        migrate(running.url())
-        running.sql("CREATE ROLE node_sp LOGIN")
-        running.sql("SELECT admit_node('node_sp', 'SP', 'sp-1')")
+    with running_centre(tmp_path / "centre") as running:
         yield running
 
 

@@ -20,11 +20,10 @@ from rich.table import Table
 
 import inference
 from dicom_node.adapters.central.archive import PostgresArchive
-from dicom_node.adapters.central.migrate import migrate
 from dicom_node.adapters.central.reports import REPORTS, CentralReports, Scope
 from dicom_node.domain.record import StageTimes
 from tests.builders.records import record
-from tests.peers.postgres import Postgres, needs_postgres, running_postgres
+from tests.peers.postgres import Postgres, needs_postgres, running_centre
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(7200), needs_postgres]
 
@@ -110,11 +109,7 @@ def measure(centre: Postgres, number: int) -> dict[str, float]:
 
 
 def test_a_month_costs_the_same_beside_many(tmp_path: Path) -> None:
-    with running_postgres(tmp_path) as centre:
-        migrate(centre.url())
-        centre.sql("CREATE ROLE node_sp LOGIN")
-        centre.sql("SELECT admit_node('node_sp', 'SP', 'sp-1')")
-        centre.sql("CREATE ROLE analyst LOGIN IN ROLE bone_age_reporting")
+    with running_centre(tmp_path) as centre:
         found: dict[int, dict[str, float]] = {}
         for number, months in enumerate((range(1), range(1, 6), range(6, MONTHS))):
             grow(centre, months)

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dicom_node.adapters.central.archive import PostgresArchive
-from dicom_node.adapters.central.migrate import migrate
 from dicom_node.adapters.central.pseudonyms import CentralPseudonyms
 from dicom_node.adapters.central.reports import CentralReports, Scope
 from dicom_node.adapters.ledger import SqlLedger, SqlOutbox
@@ -18,7 +17,7 @@ from dicom_node.stages.forward import Forward
 from tests.builders.exams import exam_before
 from tests.fakes.clock import ManualClock
 from tests.integration.peers import wait_until
-from tests.peers.postgres import needs_postgres, running_postgres, running_standby
+from tests.peers.postgres import needs_postgres, running_centre, running_standby
 
 pytestmark = needs_postgres
 
@@ -27,11 +26,7 @@ def test_a_promoted_replica_that_lacks_the_last_exams_gets_them(
     ledger: SqlLedger, clock: ManualClock, tmp_path: Path
 ) -> None:
     with ExitStack() as running:
-        primary = running.enter_context(running_postgres(tmp_path / "primary"))
-        migrate(primary.url())
-        primary.sql("CREATE ROLE node_sp LOGIN")
-        primary.sql("SELECT admit_node('node_sp', 'SP', 'sp-1')")
-        primary.sql("CREATE ROLE analyst LOGIN IN ROLE bone_age_reporting")
+        primary = running.enter_context(running_centre(tmp_path / "primary"))
         replica = running.enter_context(running_standby(primary, tmp_path / "replica"))
         servers = "&".join(f"host=127.0.0.1:{server.port}" for server in (primary, replica))
         outbox = SqlOutbox(tmp_path / "ledger.sqlite", clock)

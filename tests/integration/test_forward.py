@@ -14,7 +14,6 @@ import pytest
 from pydicom._dicom_dict import DicomDictionary
 
 from dicom_node.adapters.central.archive import PostgresArchive
-from dicom_node.adapters.central.migrate import migrate
 from dicom_node.adapters.central.pseudonyms import CentralPseudonyms
 from dicom_node.adapters.ledger import OperatorLedger, SqlLedger, SqlOutbox
 from dicom_node.adapters.reference_tables import load_reference_table
@@ -32,17 +31,14 @@ from tests.builders.radiographs import radiograph
 from tests.fakes.clock import ManualClock
 from tests.integration.peers import wait_until
 from tests.peers.node import running_node, write_config
-from tests.peers.postgres import Postgres, needs_postgres, running_postgres
+from tests.peers.postgres import Postgres, needs_postgres, running_centre
 
 pytestmark = needs_postgres
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with running_postgres(tmp_path_factory.mktemp("centre")) as running:
-        migrate(running.url())
-        running.sql("CREATE ROLE node_sp LOGIN")
-        running.sql("SELECT admit_node('node_sp', 'SP', 'sp-1')")
+    with running_centre(tmp_path_factory.mktemp("centre")) as running:
         yield running
 
 
@@ -160,7 +156,7 @@ def test_an_outage_is_caught_up_in_batches(
         centre.start()
     assert forward() == 10
     assert centre.sql("SELECT count(*) FROM exams") == "10"
-    assert centre.sql("SELECT last_batch FROM nodes") == "3"
+    assert centre.sql("SELECT last_batch FROM nodes WHERE node = 'sp-1'") == "3"
 
 
 def test_a_centre_that_lost_its_last_batches_gets_them_again(
@@ -173,7 +169,10 @@ def test_a_centre_that_lost_its_last_batches_gets_them_again(
     centre.sql("DELETE FROM exams WHERE received_at > (SELECT min(received_at) FROM exams)")
     centre.sql("UPDATE nodes SET last_batch = 1")
     assert forward() == 2
-    assert centre.sql("SELECT count(*), (SELECT last_batch FROM nodes) FROM exams") == "3|4"
+    assert (
+        centre.sql("SELECT count(*), (SELECT last_batch FROM nodes WHERE node = 'sp-1') FROM exams")
+        == "3|4"
+    )
     assert outbox.last_batch() == 4
 
 
@@ -222,7 +221,10 @@ def test_each_transaction_has_a_number_of_its_own(
         assert forward() == 2
     finally:
         centre.sql("ALTER TABLE exams DROP CONSTRAINT odd")
-    assert (outbox.last_batch(), centre.sql("SELECT last_batch FROM nodes")) == (2, "2")
+    assert (
+        outbox.last_batch(),
+        centre.sql("SELECT last_batch FROM nodes WHERE node = 'sp-1'"),
+    ) == (2, "2")
 
 
 def test_an_exam_whose_sender_was_forgotten_waits_for_it(
@@ -266,7 +268,7 @@ def test_a_node_that_is_not_let_in_keeps_everything(
     centre: Postgres, ledger: SqlLedger, outbox: SqlOutbox, forward: Forward
 ) -> None:
     delivered_exam(ledger)
-    centre.sql("UPDATE nodes SET region = 'XX'")
+    centre.sql("UPDATE nodes SET region = 'XX' WHERE node = 'sp-1'")
     try:
         with pytest.raises(Permanent) as caught:
             forward()
@@ -274,7 +276,7 @@ def test_a_node_that_is_not_let_in_keeps_everything(
         assert outbox.backlog().waiting == 1
         assert outbox.backlog().refused == 0
     finally:
-        centre.sql("UPDATE nodes SET region = 'SP'")
+        centre.sql("UPDATE nodes SET region = 'SP' WHERE node = 'sp-1'")
     assert forward() == 1
 
 

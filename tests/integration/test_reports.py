@@ -19,14 +19,13 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from dicom_node.adapters.central.archive import PostgresArchive
-from dicom_node.adapters.central.migrate import migrate
 from dicom_node.cli import main
 from dicom_node.domain.assessment import ModelIdentity
 from dicom_node.domain.exam import Outcome, Sex
 from dicom_node.domain.record import ExamRecord, Heartbeat, ResultRecord, StageTimes
 from tests.builders.records import record
 from tests.peers.node import write_config
-from tests.peers.postgres import Postgres, needs_postgres, running_postgres
+from tests.peers.postgres import Postgres, needs_postgres, running_centre
 
 pytestmark = needs_postgres
 
@@ -80,12 +79,9 @@ def sent() -> list[ExamRecord]:
 
 @pytest.fixture(scope="module")
 def centre(tmp_path_factory: pytest.TempPathFactory, sent: list[ExamRecord]) -> Iterator[Postgres]:
-    with running_postgres(tmp_path_factory.mktemp("centre")) as running:
-        migrate(running.url())
+    with running_centre(tmp_path_factory.mktemp("centre")) as running:
         for region, node in (("SP", "sp-1"), ("RJ", "rj-1")):
             role = f"node_{region.lower()}"
-            running.sql(f"CREATE ROLE {role} LOGIN")
-            running.sql(f"SELECT admit_node('{role}', '{region}', '{node}')")
             own = [item for item in sent if item.region == region]
             archive = PostgresArchive(running.url(role))
             archive.store(own, batch=1)
@@ -102,7 +98,6 @@ def centre(tmp_path_factory: pytest.TempPathFactory, sent: list[ExamRecord]) -> 
                         parked=2,
                     )
                 )
-        running.sql("CREATE ROLE analyst LOGIN IN ROLE bone_age_reporting")
         yield running
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dicom_node.adapters.central.migrate import migrate
 from tests.integration.peers import free_port
 
 _PROGRAMS = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
@@ -81,6 +82,23 @@ def running_postgres(folder: Path) -> Iterator[Postgres]:
     finally:
         cluster.stop("immediate")
         shutil.rmtree(home, ignore_errors=True)
+
+
+NODES = {"node_sp": ("SP", "sp-1"), "node_sp2": ("SP", "sp-2"), "node_rj": ("RJ", "rj-1")}
+"""Login role of each node that a test's centre admits, to its region and name."""
+
+
+@contextmanager
+def running_centre(folder: Path) -> Iterator[Postgres]:
+    """A cluster with the central schema, the roles of :data:`NODES`, and ``analyst``, who reads
+    reports."""
+    with running_postgres(folder) as running:
+        migrate(running.url())
+        for role, (region, node) in NODES.items():
+            running.sql(f"CREATE ROLE {role} LOGIN")
+            running.sql(f"SELECT admit_node('{role}', '{region}', '{node}')")
+        running.sql("CREATE ROLE analyst LOGIN IN ROLE bone_age_reporting")
+        yield running
 
 
 @contextmanager
