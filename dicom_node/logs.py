@@ -55,8 +55,10 @@ FIELDS: Mapping[str, str] = {
     "port": "TCP port",
     "process": "the process that the line is about: the one that writes it, or a child's name",
     "proof": "what closes a delivery: `status`, `commitment` or `query`",
+    "quarantined": "files of the quarantine",
     "reason": "code of [a reason](reasons.md#reasons) or of a rejection",
     "receipt": "`new`, `duplicate` or `conflict`",
+    "reports": "exams whose reports went, or report objects",
     "seconds": "duration or delay in seconds",
     "sha256": "SHA-256 of the model's weights, or of a file in the quarantine",
     "stage": "`screen`, `infer`, `report`, `deliver` or `confirm`",
@@ -200,6 +202,20 @@ EVENTS: Mapping[str, Event] = {
     "centre_lost_batches": _event(
         "warning", "the centre lacks exams that it had: they are sent again", "count"
     ),
+    "purged": _event(
+        "info", "images whose time was over are gone, and other exams' reports and refused files",
+        "count", "reports", "quarantined",
+    ),
+    "purge_failed": _event("error", "the purge stopped; it is tried again", "fault", "error"),
+    "archived": _event("info", "images and report objects are in the archive", "count", "reports"),
+    "image_not_archived": _event(
+        "error", "an image cannot be read and is not in the archive", "exam_id", "error"
+    ),
+    "archive_silent": _event(
+        "warning", "the archive does not answer or does not let the node in; objects wait for it",
+        "fault", "error",
+    ),
+    "archive_returned": _event("info", "the archive takes objects again"),
     "exams_forwarded": _event("info", "the centre has these exams now", "count"),
     "exam_not_forwarded": _event(
         "error", "the centre does not take what is said of an exam", "exam_id", "error"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import socket
@@ -12,19 +11,16 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
-from dicom_node import __version__, metrics
+from dicom_node import metrics
 from dicom_node.adapters.bell import EventBell
-from dicom_node.adapters.central.archive import PostgresArchive
-from dicom_node.adapters.ledger import OperatorLedger
 from dicom_node.audit import audited_model
-from dicom_node.central_link import CentralLink
+from dicom_node.central_tasks import central_tasks
 from dicom_node.domain.commitment import CommitmentResult, Proof
 from dicom_node.domain.errors import Fault, Permanent
-from dicom_node.domain.job import TO_DESTINATIONS, Job, JobState, Stage
-from dicom_node.domain.record import Heartbeat
+from dicom_node.domain.job import TO_DESTINATIONS, Job, Stage
 from dicom_node.domain.retry import Park
 from dicom_node.headers import read_identity
-from dicom_node.health import ask_readiness
+from dicom_node.housekeeping import housekeeping_tasks
 from dicom_node.logs import configure_logging, log
 from dicom_node.pulse import Heart
 from dicom_node.schedule import Schedule, Task
@@ -45,8 +41,6 @@ _MODEL_CHECK_SECONDS = 3600
 _CLOCK_CHECK_SECONDS = 60
 _DESTINATION_CHECK_SECONDS = 60
 _COMMITMENT_SECONDS = 5
-_FORWARD_SECONDS = 5
-_HEARTBEAT_SECONDS = 60
 
 
 class Role(StrEnum):
@@ -179,7 +173,8 @@ def _deliver(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Ev
         heart.watch(lane.worker.goes_on)
     schedule = Schedule(
         (
-            *_central_tasks(wiring),
+            *central_tasks(wiring),
+            *housekeeping_tasks(wiring, stop),
             Task(
                 name="model_check",
                 every_seconds=_MODEL_CHECK_SECONDS,
@@ -223,40 +218,6 @@ def _deliver(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Ev
     schedule.stop()
     wiring.sender.close()
     wiring.verifier.close()
-
-
-def _central_tasks(wiring: Wiring) -> tuple[Task, ...]:
-    """What the centre is told; nothing without one."""
-    if wiring.centre is None:
-        return ()
-    link = CentralLink(
-        forward=wiring.forward(wiring.centre), beat=functools.partial(_beat, wiring, wiring.centre)
-    )
-    return (
-        Task(name="forward", every_seconds=_FORWARD_SECONDS, run=link.forward),
-        Task(name="heartbeat", every_seconds=_HEARTBEAT_SECONDS, run=link.beat),
-    )
-
-
-def _beat(wiring: Wiring, centre: PostgresArchive) -> None:
-    node = wiring.settings.node
-    operator = OperatorLedger(wiring.folders.ledger, wiring.clock)
-    try:
-        depths = operator.queue_depths()
-    finally:
-        operator.close()
-    parked = sum(count for (_, state), count in depths.items() if state is JobState.PARKED)
-    centre.beat(
-        Heartbeat(
-            region=node.region,
-            node=node.name,
-            version=__version__,
-            at=wiring.clock.now(),
-            ready=ask_readiness(wiring.folders.run, node.bind)["status"] == "ok",
-            queued=sum(depths.values()) - parked,
-            parked=parked,
-        )
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from pydantic_settings import (
 
 from dicom_node.domain.commitment import Proof
 from dicom_node.domain.delivery import ReportKind
-from dicom_node.domain.exam import UNKNOWN_SENDER
+from dicom_node.domain.exam import UNKNOWN_SENDER, Outcome
 
 AeTitle = Annotated[
     str,
@@ -41,6 +41,9 @@ _RESERVED_IDS = frozenset({"local", UNKNOWN_SENDER})
 """Institution of unrestricted senders, and of objects whose sender was forgotten."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[int, Field(ge=1)]
+Days = Annotated[int, Field(ge=0, le=36500)]
+"""0: for ever."""
+Bucket = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
 Address = Annotated[str, StringConstraints(pattern=r"^(\S+:\d{1,5})?$")]
 """``host:port``, or nothing."""
 
@@ -120,6 +123,8 @@ class InstitutionSettings(_Section):
     viewer_shows_sr: bool = True
     character_set: Literal["utf-8", "source"] = "utf-8"
     storage_commitment: dict[AeTitle, Address] = {}
+    images_days: Days | None = None
+    reports_days: Days | None = None
 
     @property
     def report_objects(self) -> tuple[ReportKind, ...]:
@@ -179,6 +184,32 @@ class InferenceSettings(_Section):
         return self
 
 
+class RetentionSettings(_Section):
+    """``[retention]``: days that objects stay after their exam has ended."""
+
+    images_days: Days = 7
+    reports_days: Days = 90
+    quarantine_days: Days = 30
+
+
+class ArchiveSettings(_Section):
+    """``[archive]``: an S3-compatible store in the region; without bucket nothing is archived."""
+
+    bucket: Bucket | None = None
+    endpoint_url: Annotated[str, StringConstraints(pattern=r"^https?://")] | None = None
+    region: str = "sa-east-1"
+    prefix: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9_.-]+/)*$")] = ""
+    credentials_file: Path | None = None
+    ca: Path | None = None
+    images: tuple[Outcome, ...] = ()
+
+    @model_validator(mode="after")
+    def _ended(self) -> ArchiveSettings:
+        if Outcome.PENDING in self.images:
+            raise ValueError("archive.images: an exam that is pending has no outcome yet")
+        return self
+
+
 class AuditSettings(_Section):
     """``[audit]``: who did what with whose images (PS3.15 A.5)."""
 
@@ -221,6 +252,8 @@ class Settings(BaseSettings):
     institutions: tuple[InstitutionSettings, ...] = ()
     destinations: tuple[DestinationSettings, ...] = ()
     inference: InferenceSettings = InferenceSettings()
+    retention: RetentionSettings = RetentionSettings()
+    archive: ArchiveSettings = ArchiveSettings()
     audit: AuditSettings = AuditSettings()
     central: CentralSettings = CentralSettings()
 

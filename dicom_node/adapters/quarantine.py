@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from dicom_node.durable import sync_folder
@@ -56,6 +57,22 @@ class DiskQuarantine:
         """What is kept now; nothing where nothing ever was."""
         sizes = [size for _, size, _ in self._files()]
         return Contents(files=len(sizes), bytes=sum(sizes))
+
+    def arrived_before(self, at: datetime) -> int:
+        """How many files arrived before then."""
+        return len(self._before(at))
+
+    def remove_before(self, at: datetime) -> int:
+        """Remove what arrived before then; how many files that was."""
+        found = self._before(at)
+        for path in found:
+            with suppress(FileNotFoundError):
+                path.unlink()
+        return len(found)
+
+    def _before(self, at: datetime) -> list[Path]:
+        end_ns = int(at.timestamp() * 1e9)
+        return [path for arrived_ns, _, path in self._files() if arrived_ns < end_ns]
 
     def _keep(self, refused: Path) -> KeptObject:
         self.folder.mkdir(mode=0o700, exist_ok=True)

@@ -256,9 +256,10 @@ def _predecessors(previous: PreviousReport) -> tuple[Predecessor, ...]:
 def _unchanged(
     request: ReportRequest, source: Source, content: ReportContent
 ) -> tuple[ReportObject, ...]:
-    """The previous report if it is of the same inputs, which give the same UIDs; else nothing."""
+    """The previous report if it is of the same inputs, which give the same UIDs, and was not
+    purged; else nothing."""
     previous = request.previous
-    if previous is None:
+    if previous is None or not all(item.encoded for item in previous.objects):
         return ()
     from sr_templates.document import report_uid
 

@@ -1,8 +1,8 @@
 """Received objects on disk: synced before anybody is told that they are safe.
 
 Layout: ``incoming/<receiver>/`` holds files that are still being received,
-``objects/aa/<sha256>.dcm`` what is kept. All shard folders are made at start, so that keeping an
-object syncs one file and one folder.
+``objects/aa/<sha256>.dcm`` what is kept, ``leaving/`` what is just being removed. All shard folders
+are made at start, so that keeping an object syncs one file and one folder.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import errno
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from io import BufferedReader
 from pathlib import Path
 
@@ -41,10 +43,10 @@ class DiskSpool:
     def __init__(self, root: Path) -> None:
         self.incoming = root / "incoming"
         """Every file in here belongs to one association."""
-        self._objects = root / "objects"
+        self._objects, self._leaving = root / "objects", root / "leaving"
         self._failed, self._failed_mark = False, root / "failed"
         with _storage_errors():
-            _make_durable_folders(root, self.incoming, self._objects)
+            _make_durable_folders(root, self.incoming, self._objects, self._leaving)
 
     def incoming_of(self, receiver: str) -> Path:
         """The empty folder in :attr:`incoming` that a receiver process writes to: what an earlier
@@ -140,8 +142,47 @@ class DiskSpool:
                 "then `dicom-node job retry ID`",
             )
 
+    def arriving(self) -> Path:
+        """A new, empty folder in :attr:`incoming`; :meth:`sweep` removes it."""
+        with _storage_errors():
+            return Path(tempfile.mkdtemp(prefix="restored-", dir=self.incoming))
+
+    def put_back(self, source: Path, content_sha256: str) -> None:
+        """Keep a file of :meth:`arriving` that was removed before.
+
+        Raises as :meth:`keep`, and ``Permanent`` (ARCHIVE_DAMAGED) when it is not the same content.
+        """
+        with _storage_errors(), source.open("rb") as file:
+            same = _content_sha256(file) == content_sha256
+        if not same:
+            raise Permanent(
+                Fault.ARCHIVE_DAMAGED,
+                f"the archive's copy of object {content_sha256} is another object: look for an "
+                "older version of it in the archive",
+            )
+        self.keep(source)
+
+    def remove(self, content_sha256: str, *, since: datetime) -> bool:
+        """Remove an object, unless it has arrived again since then.
+
+        It is first taken out of the way: what arrives while this runs is another file, and stays.
+        Raises ``Transient`` (STORAGE_UNAVAILABLE).
+        """
+        kept, leaving = self.place(content_sha256), self._leaving / f"{content_sha256}.dcm"
+        with _storage_errors():
+            try:
+                kept.replace(leaving)
+            except FileNotFoundError:
+                return True
+            if leaving.stat().st_mtime >= since.timestamp():
+                _return(leaving, kept)
+                return False
+            leaving.unlink()
+            return True
+
     def sweep(self) -> frozenset[str]:
         """Remove what unfinished associations left behind; return the hashes of all kept objects.
+        What was about to be removed is back.
 
         Only for start-up, before the first association: it would remove files being received. A
         failure of the disk is forgotten.
@@ -151,6 +192,8 @@ class DiskSpool:
             self._failed_mark.unlink(missing_ok=True)
             for left in self.incoming.iterdir():
                 _remove(left)
+            for left in self._leaving.iterdir():
+                _return(left, self.place(left.stem))
             return frozenset(path.stem for path in self._objects.glob("??/*.dcm"))
 
     def usage_percent(self) -> float:
@@ -186,9 +229,17 @@ def _remove(left: Path) -> None:
         left.unlink(missing_ok=True)
 
 
-def _make_durable_folders(root: Path, incoming: Path, objects: Path) -> None:
+def _return(leaving: Path, kept: Path) -> None:
+    """Back to its place, unless the same content has arrived there meanwhile."""
+    with suppress(FileExistsError):
+        kept.hardlink_to(leaving)
+    leaving.unlink()
+    sync_folder(kept.parent)
+
+
+def _make_durable_folders(root: Path, incoming: Path, objects: Path, leaving: Path) -> None:
     shards = [objects / f"{shard:02x}" for shard in range(256)]
-    for folder in (root, incoming, objects, *shards):
+    for folder in (root, incoming, leaving, objects, *shards):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for folder in (objects, root, root.resolve().parent):
         sync_folder(folder)

@@ -10,6 +10,7 @@ from dicom_node.cli.backup_commands import backup, restore
 from dicom_node.cli.central_commands import central
 from dicom_node.cli.exam_commands import exam, job, status
 from dicom_node.cli.file_commands import echo, predict, send
+from dicom_node.cli.housekeeping_commands import archive, purge
 from dicom_node.cli.node_commands import demo, doctor, process, serve
 from dicom_node.cli.output import (
     LANGUAGES,
@@ -37,6 +38,6 @@ def main(context: click.Context, lang: str | None) -> None:
 
 for command in (
     *(demo, serve, process, predict, status, exam, job, send, echo, audit, doctor),
-    *(backup, restore, central, report),
+    *(backup, restore, archive, purge, central, report),
 ):
     main.add_command(command)

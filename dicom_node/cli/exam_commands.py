@@ -223,7 +223,7 @@ def _show_exam(screen: Screen, details: ExamDetails) -> None:
     screen.table(
         "reports",
         ("revision", "kind", "sop_instance_uid", "bytes"),
-        [(r.revision, r.kind, r.sop_instance_uid, r.size_bytes) for r in details.reports],
+        [(r.revision, r.kind, r.sop_instance_uid, r.size_bytes or "-") for r in details.reports],
     )
     screen.table(
         "deliveries",

@@ -30,6 +30,7 @@ class Action(StrEnum):
     READ = "R"
     UPDATE = "U"
     EXECUTE = "E"
+    DELETE = "D"
 
 
 class EventOutcome(StrEnum):
@@ -76,6 +77,7 @@ class Participant:
     requestor: bool
     address: str = ""
     role: Code | None = None
+    media_type: Code | None = None
 
     @property
     def address_type(self) -> str:
@@ -234,7 +236,7 @@ def received(
                 peer.taking_part(requestor=True, role=SOURCE),
                 application.taking_part(requestor=False, role=DESTINATION),
             ),
-            objects=_of(subject, sop_classes),
+            objects=objects_of(subject, sop_classes),
         )
         for (peer, subject, stored), sop_classes in groups.items()
     ]
@@ -260,7 +262,7 @@ def sent(
             application.taking_part(requestor=True, role=SOURCE),
             destination.taking_part(requestor=False, role=DESTINATION),
         ),
-        objects=_of(subject, sop_classes),
+        objects=objects_of(subject, sop_classes),
     )
 
 
@@ -282,7 +284,7 @@ def accessed(
         description="the step is not allowed now" if failed else "",
         at=at,
         participants=(operator.taking_part(), application.taking_part(requestor=False)),
-        objects=_of(subject, (), details),
+        objects=objects_of(subject, (), details),
     )
 
 
@@ -367,7 +369,7 @@ def _alert_about(object_id: str, id_type: Code, name: str, what: str) -> AuditOb
     )
 
 
-def _of(
+def objects_of(
     subject: Subject, sop_classes: Sequence[str], details: Mapping[str, str] | None = None
 ) -> tuple[AuditObject, ...]:
     """Study and patient; nothing where the header names no study and there is nothing to tell."""

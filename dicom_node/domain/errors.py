@@ -10,6 +10,9 @@ from enum import StrEnum
 class Fault(StrEnum):
     """Why a job failed; stable codes that an operator can count."""
 
+    ARCHIVE_DAMAGED = "archive_damaged"
+    ARCHIVE_REFUSED = "archive_refused"
+    ARCHIVE_UNAVAILABLE = "archive_unavailable"
     CENTRAL_REFUSED = "central_refused"
     CENTRAL_UNAVAILABLE = "central_unavailable"
     CERTIFICATE_INVALID = "certificate_invalid"

@@ -30,8 +30,17 @@ from dicom_node.ports.node import (
     ReportSender,
     Spool,
 )
+from dicom_node.ports.retention import (
+    AgedQuarantine,
+    ObjectRecords,
+    ObjectStore,
+    PurgeableSpool,
+    ReportRecord,
+    RetentionWitness,
+)
 
 __all__ = [
+    "AgedQuarantine",
     "AuditTrail",
     "Backlog",
     "CentralArchive",
@@ -47,13 +56,18 @@ __all__ = [
     "JournalEntry",
     "KeptObject",
     "Ledger",
+    "ObjectRecords",
+    "ObjectStore",
     "Outbox",
     "PredictionRequest",
     "Predictor",
     "Promises",
+    "PurgeableSpool",
     "Quarantine",
+    "ReportRecord",
     "ReportRequest",
     "ReportSender",
     "Reporter",
+    "RetentionWitness",
     "Spool",
 ]

@@ -19,6 +19,7 @@ from dicom_node.domain.audit import (
     Peer,
     Subject,
 )
+from dicom_node.domain.audit_retention import deleted, exported
 
 AT = datetime(2026, 3, 2, 14, 5, 11, 204518, tzinfo=UTC)
 NODE = Application(node="boneage-node", ae_title="BONEAGE", process_id=412, host="node.example")
@@ -66,6 +67,16 @@ def every_kind() -> dict[str, AuditMessage]:
         "operated": audit.accessed(Action.UPDATE, CHILD, PERSON, NODE, AT, details=details),
         "not allowed": audit.accessed(
             Action.UPDATE, CHILD, PERSON, NODE, AT, details=details, failed=True
+        ),
+        "purged": deleted(
+            CHILD, [CR], NODE, AT, operator=None, details={"Purged": "image", "Exam": "7"}
+        ),
+        "purged by a person": deleted(
+            Subject(), [CR], NODE, AT, operator=PERSON, details={"Purged": "image", "Exam": "7"}
+        ),
+        "archived": exported(CHILD, [SR], NODE, AT, operator=None, uri="s3://bone-age/sp/"),
+        "archived by a person": exported(
+            CHILD, [SR, SR], NODE, AT, operator=PERSON, uri="s3://bone-age/sp/"
         ),
         "read": audit.audit_log_used("file:///data/audit", PERSON, NODE, AT),
     }

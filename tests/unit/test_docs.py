@@ -19,7 +19,7 @@ from dicom_node.domain.errors import Fault
 from dicom_node.domain.exam import Receipt
 from dicom_node.domain.job import Stage
 from dicom_node.logs import EVENTS, FIELDS
-from dicom_node.metrics import METRICS
+from dicom_node.metric_table import METRICS
 from dicom_node.scp.guard import Cut
 from dicom_node.scp.policy import Answer
 from dicom_node.settings import Settings

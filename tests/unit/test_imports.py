@@ -39,6 +39,7 @@ FORBIDDEN = [
     ("owner-torch", "inference/decode.py", "import torch"),
     ("owner-onnx", "inference/predictor.py", "import onnxruntime"),
     ("owner-chart", "sr_templates/picture.py", "import matplotlib"),
+    ("owner-archive", "dicom_node/housekeeping.py", "import boto3"),
     ("owner-page", "sr_templates/picture.py", "import reportlab"),
 ]
 """Contract, file and the import that must break it."""

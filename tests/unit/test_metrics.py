@@ -18,7 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from dicom_node import metrics
 from dicom_node.domain.errors import Fault, Transient
 from dicom_node.domain.job import JobState, Stage
-from dicom_node.metrics import METRICS, Reading
+from dicom_node.metric_table import METRICS
+from dicom_node.metrics import Reading
 from dicom_node.ports import Backlog
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -55,6 +56,9 @@ metrics.destination_silent("pacs", silent=True)
 metrics.central_silent(silent=True)
 metrics.object_quarantined(0xC000)
 metrics.process_restarted("worker-1")
+metrics.purged(images=3, reports=2)
+metrics.archived(images=1, reports=2)
+metrics.archive_silent(silent=True)
 """
 
 

@@ -88,6 +88,9 @@ def _add_participant(root: ET.Element, participant: Participant) -> None:
         added.set("NetworkAccessPointTypeCode", participant.address_type)
     if participant.role is not None:
         _add_code(added, "RoleIDCode", participant.role)
+    if participant.media_type is not None:
+        media = ET.SubElement(added, "MediaIdentifier")
+        _add_code(media, "MediaType", participant.media_type)
 
 
 def _add_source(root: ET.Element, origin: Origin) -> None:

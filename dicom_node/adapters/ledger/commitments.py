@@ -225,6 +225,7 @@ class SqlPromises:
             .where(
                 instances.c.sop_instance_uid.in_(uids),
                 instances.c.institution_id == promise.institution_id,
+                instances.c.purged_at.is_(None),
             )
             .order_by(instances.c.instance_id)
         )

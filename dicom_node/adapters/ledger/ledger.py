@@ -60,6 +60,7 @@ class SqlLedger:
             known = rows.exams_by_content(connection, instance.sop_instance_uid)
             if instance.content_sha256 in known:
                 exam_id = known[instance.content_sha256]
+                _is_here_again(connection, instance)
                 if _fill_in_sender(connection, instance):
                     note_change(connection, exam_id, now=now)
                 steps.queue_again(connection, exam_id, now=now)
@@ -315,6 +316,19 @@ def _enter(connection: Connection, instance: Instance) -> int:
     made = insert(exams).values(instance_id=instance_id, outcome=Outcome.PENDING)
     exam_id: int = connection.execute(made.returning(exams.c.exam_id)).scalar_one()
     return exam_id
+
+
+def _is_here_again(connection: Connection, instance: Instance) -> None:
+    """An image that was purged may be used again, until the next purge."""
+    connection.execute(
+        update(instances)
+        .where(
+            instances.c.sop_instance_uid == instance.sop_instance_uid,
+            instances.c.content_sha256 == instance.content_sha256,
+            instances.c.purged_at.is_not(None),
+        )
+        .values(purged_at=None)
+    )
 
 
 def _fill_in_sender(connection: Connection, instance: Instance) -> bool:

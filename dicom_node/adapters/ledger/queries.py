@@ -55,6 +55,8 @@ class StoredReport:
     sop_instance_uid: str
     series_instance_uid: str
     size_bytes: int
+    archived_at: datetime | None
+    purged_at: datetime | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,7 @@ class ExamDetails:
     """Everything that the ledger knows about one exam."""
 
     exam: Exam
+    image_purged_at: datetime | None
     eligibility: Eligibility | None
     prediction: Prediction | None
     reports: tuple[StoredReport, ...]
@@ -165,6 +168,7 @@ class OperatorLedger:
         with self._database.read() as connection:
             return ExamDetails(
                 exam=rows.exam(connection, exam_id),
+                image_purged_at=rows.image_purged_at(connection, exam_id),
                 eligibility=rows.eligibility(connection, exam_id),
                 prediction=rows.prediction(connection, exam_id),
                 reports=_reports(connection, exam_id),
@@ -222,22 +226,30 @@ class OperatorLedger:
             return {(row.outcome, row.reason): row.exams for row in connection.execute(counted)}
 
     def known_contents(self) -> frozenset[str]:
-        """Content hashes of all instances; an object in the spool without one is an orphan."""
+        """Content hashes of all images that were not purged; an object in the spool without one is
+        an orphan."""
+        kept = select(instances.c.content_sha256).where(instances.c.purged_at.is_(None))
         with self._database.read() as connection:
-            return frozenset(connection.execute(select(instances.c.content_sha256)).scalars())
+            return frozenset(connection.execute(kept).scalars())
 
     def reassess(self, exam_id: int) -> None:
         """Screen and assess an exam again, with the model that runs now; its report is revised if
         anything has changed.
 
-        Raises ``KeyError`` for an unknown exam and ``ForbiddenTransition`` while it has open jobs
-        and when a corrected header of the same image was reported after it.
+        Raises ``KeyError`` for an unknown exam and ``ForbiddenTransition`` while it has open jobs,
+        when its image was purged, and when a corrected header of the same image was reported after
+        it.
         """
         now = self._clock.now()
         with self._database.write() as connection:
             rows.exam(connection, exam_id)
             if _jobs(connection, exam_id=exam_id, only_open=True):
                 raise ForbiddenTransition(f"exam {exam_id} has open jobs: finish those first")
+            if rows.image_purged_at(connection, exam_id) is not None:
+                raise ForbiddenTransition(
+                    f"the image of exam {exam_id} was purged: have it sent again, or "
+                    f"`dicom-node archive restore {exam_id}`"
+                )
             last = rows.last_reported_exam(connection, exam_id)
             if last not in (None, exam_id):
                 raise ForbiddenTransition(
@@ -327,6 +339,8 @@ def _reports(connection: Connection, exam_id: int) -> tuple[StoredReport, ...]:
             reports.c.sop_instance_uid,
             reports.c.series_instance_uid,
             func.length(reports.c.encoded).label("size_bytes"),
+            reports.c.archived_at,
+            reports.c.purged_at,
         )
         .where(reports.c.exam_id == exam_id)
         .order_by(reports.c.report_id)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, FromClause, Row, ScalarSelect, func, select
@@ -26,8 +27,8 @@ from dicom_node.domain.delivery import Answer, PreviousReport, ReportObject, Ver
 from dicom_node.domain.exam import Exam, Instance, Outcome
 from dicom_node.ports import Eligibility
 
-_INSTANCE_COLUMNS = tuple(column for column in instances.c if column.name != "instance_id")
-_REPORT_COLUMNS = (
+_INSTANCE_COLUMNS = tuple(instances.c[field.name] for field in fields(Instance))
+REPORT_COLUMNS = (
     reports.c.kind,
     reports.c.sop_class_uid,
     reports.c.sop_instance_uid,
@@ -71,6 +72,16 @@ def exam(connection: Connection, exam_id: int) -> Exam:
         reason=row.reason,
         notes=tuple(row.notes),
     )
+
+
+def image_purged_at(connection: Connection, exam_id: int) -> datetime | None:
+    """When an exam's image was purged; None while it is here."""
+    wanted = (
+        select(instances.c.purged_at)
+        .join(exams, exams.c.instance_id == instances.c.instance_id)
+        .where(exams.c.exam_id == exam_id)
+    )
+    return connection.execute(wanted).scalar()
 
 
 def eligibility(connection: Connection, exam_id: int) -> Eligibility | None:
@@ -166,7 +177,7 @@ def _saliency(stored: dict[str, Any]) -> Saliency:
 
 def report_values(made: ReportObject) -> dict[str, object]:
     """A report object as columns."""
-    return {column.name: getattr(made, column.name) for column in _REPORT_COLUMNS}
+    return {column.name: getattr(made, column.name) for column in REPORT_COLUMNS}
 
 
 def report_objects(connection: Connection, exam_id: int) -> tuple[ReportObject, ...]:
@@ -174,7 +185,7 @@ def report_objects(connection: Connection, exam_id: int) -> tuple[ReportObject, 
     stored."""
     last = select(func.max(reports.c.revision)).where(reports.c.exam_id == exam_id)
     stored = (
-        select(*_REPORT_COLUMNS)
+        select(*REPORT_COLUMNS)
         .where(reports.c.exam_id == exam_id, reports.c.revision == last.scalar_subquery())
         .order_by(reports.c.report_id)
     )

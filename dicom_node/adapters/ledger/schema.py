@@ -80,6 +80,8 @@ QUEUED = state_is(JobState.QUEUED)
 LEASED = state_is(JobState.LEASED)
 WAITS_FOR_CENTRE = "change > forwarded_change AND fault IS NULL"
 OPEN = state_is(JobState.QUEUED, JobState.LEASED, JobState.PARKED)
+KEPT = "purged_at IS NULL"
+NOT_ARCHIVED = "archived_at IS NULL"
 
 metadata = MetaData(
     naming_convention={
@@ -101,9 +103,13 @@ instances = Table(
     Column("peer_address", String(64), nullable=False),
     Column("institution_id", String(64), nullable=False),
     Column("received_at", UtcSeconds, nullable=False),
+    Column("archived_at", UtcSeconds),
+    Column("purged_at", UtcSeconds),
     UniqueConstraint("sop_instance_uid", "content_sha256", name="uq_instances_content"),
     CheckConstraint("length(content_sha256) = 64", name="hash_length"),
     CheckConstraint("size_bytes >= 0", name="size"),
+    Index("instances_kept", "received_at", sqlite_where=text(KEPT)),
+    Index("instances_not_archived", "received_at", sqlite_where=text(NOT_ARCHIVED)),
     sqlite_autoincrement=True,
 )
 
@@ -191,7 +197,12 @@ reports = Table(
     Column("sop_instance_uid", String(64), nullable=False, unique=True),
     Column("series_instance_uid", String(64), nullable=False),
     Column("encoded", LargeBinary, nullable=False),
+    Column("archived_at", UtcSeconds),
+    Column("archived_sha256", String(64)),
+    Column("purged_at", UtcSeconds),
     Index("reports_of_exam", "exam_id"),
+    Index("reports_kept", "exam_id", sqlite_where=text(KEPT)),
+    Index("reports_not_archived", "exam_id", sqlite_where=text(NOT_ARCHIVED)),
     CheckConstraint("revision >= 1", name="revision"),
 )
 
