@@ -26,7 +26,7 @@ from dicom_node.wiring import Wiring
 from tests.builders.radiographs import radiograph_files
 from tests.builders.retention import DAY, Keeper, keeper
 from tests.integration.peers import free_port
-from tests.peers.node import Node, start_node, write_config
+from tests.peers.node import Node, running_node, write_config
 from tests.peers.s3 import BUCKET, Store, running_store
 
 REPORTS_ONLY = ArchiveRule(images_of=frozenset())
@@ -232,34 +232,29 @@ def test_an_archive_that_cannot_be_used_says_why(
 
 
 def test_a_whole_node_archives_purges_and_restores(tmp_path: Path) -> None:
-    port = free_port()
-    with running_store(tmp_path / "store", port) as store:
+    with running_store(tmp_path / "store") as store:
         extra = store.configuration(images='["assessed"]') + "[inference]\nworkers = 1\n"
         write_config(tmp_path / "node", [], extra=extra)
-        node = start_node(tmp_path / "node")
-        files = radiograph_files(tmp_path / "hands", 2)
-        assert send(node, files) == [0, 0]
-        node.wait_until_idle(90)
-        age(node, days=10)
-        assert node.command("purge", "--json")["images"] == 0  # it belongs into the archive first
-        done = node.command("archive", "run", "--json")
-        assert done == {"images": 2, "reports": 4, "failed": {}}
-        assert node.command("purge", "--dry-run", "--json")["images"] == 2
-        assert node.command("purge", "--json")["images"] == 2
-        assert list((node.settings.node.data_dir / "spool" / "objects").glob("*/*.dcm")) == []
-        assert send(node, files) == [0, 0]  # a duplicate, which makes no second report
-        node.wait_until_idle(30)
-        assert node.command("archive", "verify", "--since", "2020-01-01", "--json") == {
-            "images": 2,
-            "reports": 4,
-            "failed": {},
-        }
-        shown = node.command("exam", "show", "1", "--json")
-        assert [entry["event"] for entry in shown["journal"]].count("reported") == 1
-        assert node.stop() == 0
-        audit = "".join(
-            path.read_text() for path in (node.settings.node.data_dir / "audit").rglob("*.log")
-        )
+        with running_node(tmp_path / "node") as node:
+            data = node.settings.node.data_dir
+            files = radiograph_files(tmp_path / "hands", 2)
+            assert send(node, files) == [0, 0]
+            node.wait_until_idle(90)
+            age(node, days=10)
+            assert node.command("purge", "--json")["images"] == 0  # the archive comes first
+            done = node.command("archive", "run", "--json")
+            assert done == {"images": 2, "reports": 4, "failed": {}}
+            assert node.command("purge", "--dry-run", "--json")["images"] == 2
+            assert node.command("purge", "--json")["images"] == 2
+            assert list((data / "spool" / "objects").glob("*/*.dcm")) == []
+            assert send(node, files[:1]) == [0]  # a duplicate, which makes no second report
+            restored = node.command("archive", "restore", "1", "2", "--json")
+            assert restored == {"images": 1, "reports": 0, "failed": {}}
+            verified = node.command("archive", "verify", "--since", "2020-01-01", "--json")
+            assert verified == {"images": 2, "reports": 4, "failed": {}}
+            shown = node.command("exam", "show", "1", "--json")
+            assert [entry["event"] for entry in shown["journal"]].count("reported") == 1
+        audit = "".join(path.read_text() for path in (data / "audit").rglob("*.log"))
         assert audit.count("DICOM Study Deleted") == 2
         assert audit.count('originalText="Export"') == 4
         assert "s3://bone-age/" in audit
