@@ -8,9 +8,22 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, case, literal, or_, select, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Select,
+    UnaryExpression,
+    and_,
+    case,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy import exists as there_is
 from sqlalchemy import text as sql
+from sqlalchemy.sql import operators
 
 from dicom_node.adapters.ledger import jobs as steps
 from dicom_node.adapters.ledger import rows
@@ -59,20 +72,22 @@ class SqlObjectRecords:
     ) -> tuple[Exam, ...]:
         """Exams whose image is still here and may go."""
         safe = or_(instances.c.archived_at.is_not(None), exams.c.outcome.not_in(archived))
-        wanted = _ended(after, limit).where(sql(f"instances.{KEPT}"), _older(cutoffs), safe)
-        return self._exams(wanted)
+        with self._database.read() as connection:
+            here = _with_image(instances.c.instance_id <= _last_before(connection, cutoffs))
+            return _exams(connection, _ended(here, after, limit).where(_older(cutoffs), safe))
 
     def reports_to_purge(
         self, cutoffs: Cutoffs, *, archived: bool, after: int, limit: int
     ) -> tuple[Exam, ...]:
         """Exams with reports that are still here and may go, all of them."""
-        here = _has_report(sql(f"reports.{KEPT}"))
-        wanted = _ended(after, limit).where(here, _older(cutoffs))
-        if archived:
-            wanted = wanted.where(
-                ~_has_report(sql(f"reports.{KEPT}"), sql(f"reports.{NOT_ARCHIVED}"))
-            )
-        return self._exams(wanted)
+        with self._database.read() as connection:
+            last = _exam_of(connection, _last_before(connection, cutoffs))
+            here = _with_report(sql(KEPT), reports.c.exam_id <= last)
+            wanted = _ended(here, after, limit).where(_older(cutoffs))
+            if archived:
+                kept_only_here = _with_report(sql(KEPT), sql(NOT_ARCHIVED))
+                wanted = wanted.where(exams.c.exam_id.not_in(kept_only_here))
+            return _exams(connection, wanted)
 
     def purge_image(self, exam_id: int, remove: Callable[[], bool]) -> bool:
         """The file goes while the ledger is locked: whoever enters its content again waits."""
@@ -121,18 +136,16 @@ class SqlObjectRecords:
         self, outcomes: Collection[Outcome], *, after: int, limit: int
     ) -> tuple[Exam, ...]:
         """Exams of these outcomes whose image is not in the archive and still here."""
-        return self._exams(
-            _ended(after, limit).where(
-                sql(f"instances.{NOT_ARCHIVED}"),
-                instances.c.purged_at.is_(None),
-                exams.c.outcome.in_(outcomes),
-            )
-        )
+        waiting = _with_image(instances.c.archived_at.is_(None))
+        wanted = _ended(waiting, after, limit).where(exams.c.outcome.in_(outcomes))
+        with self._database.read() as connection:
+            return _exams(connection, wanted)
 
     def reports_to_archive(self, *, after: int, limit: int) -> tuple[Exam, ...]:
         """Exams with reports that are not in the archive and still here."""
-        waiting = _has_report(sql(f"reports.{NOT_ARCHIVED}"), reports.c.purged_at.is_(None))
-        return self._exams(_ended(after, limit).where(waiting))
+        waiting = _with_report(sql(NOT_ARCHIVED), reports.c.purged_at.is_(None))
+        with self._database.read() as connection:
+            return _exams(connection, _ended(waiting, after, limit))
 
     def image_archived(self, exam_id: int) -> None:
         """The image is in the archive."""
@@ -160,7 +173,7 @@ class SqlObjectRecords:
                 instances.c.received_at >= since,
                 or_(
                     instances.c.archived_at.is_not(None),
-                    _has_report(reports.c.archived_at.is_not(None)),
+                    exams.c.exam_id.in_(_with_report(reports.c.archived_at.is_not(None))),
                 ),
             )
             .order_by(exams.c.exam_id)
@@ -195,11 +208,6 @@ class SqlObjectRecords:
             )
             self._note(connection, exam_id, JournalLine.RESTORED, object=sop_instance_uid)
 
-    def _exams(self, wanted: Select[Any]) -> tuple[Exam, ...]:
-        with self._database.read() as connection:
-            found = connection.execute(wanted).scalars().all()
-            return tuple(rows.exam(connection, exam_id) for exam_id in found)
-
     def _image(self, connection: Connection, exam_id: int, **values: datetime | None) -> None:
         image = select(exams.c.instance_id).where(exams.c.exam_id == exam_id).scalar_subquery()
         connection.execute(
@@ -212,19 +220,62 @@ class SqlObjectRecords:
         steps.note(connection, exam_id, line, now=self._clock.now(), **facts)
 
 
-def _ended(after: int, limit: int) -> Select[Any]:
-    """Exams that have an outcome and no open job."""
+def _exams(connection: Connection, wanted: Select[Any]) -> tuple[Exam, ...]:
+    found = connection.execute(wanted).scalars().all()
+    return tuple(rows.exam(connection, exam_id) for exam_id in found)
+
+
+def _ended(candidates: Select[Any], after: int, limit: int) -> Select[Any]:
+    """Exams among the candidates that have an outcome and no open job. The plus keeps SQLite from
+    walking through all exams instead of the candidates."""
     return (
         select(exams.c.exam_id)
         .join(instances, instances.c.instance_id == exams.c.instance_id)
         .where(
-            exams.c.exam_id > after,
+            exams.c.exam_id.in_(candidates),
+            _unindexed(exams.c.exam_id) > after,
             exams.c.outcome != Outcome.PENDING,
             ~there_is().where(jobs.c.exam_id == exams.c.exam_id, sql(OPEN)).correlate(exams),
         )
-        .order_by(exams.c.exam_id)
+        .order_by(_unindexed(exams.c.exam_id))
         .limit(limit)
     )
+
+
+def _unindexed(column: Column[int]) -> ColumnElement[int]:
+    return UnaryExpression(column, operator=operators.custom_op("+"))
+
+
+def _with_image(*which: Any) -> Select[Any]:
+    """Exams whose image is here."""
+    return (
+        select(exams.c.exam_id)
+        .join(instances, instances.c.instance_id == exams.c.instance_id)
+        .where(sql(f"instances.{KEPT}"), *which)
+    )
+
+
+def _with_report(*which: Any) -> Select[Any]:
+    return select(reports.c.exam_id).where(*which)
+
+
+def _last_before(connection: Connection, cutoffs: Cutoffs) -> int:
+    """The newest instance that can be old enough; 0 without one."""
+    ends = [at for at in (cutoffs.default, *cutoffs.institutions.values()) if at is not None]
+    if not ends:
+        return 0
+    last = (
+        select(instances.c.instance_id)
+        .where(instances.c.received_at < max(ends))
+        .order_by(instances.c.received_at.desc())
+        .limit(1)
+    )
+    return connection.execute(last).scalar() or 0
+
+
+def _exam_of(connection: Connection, instance_id: int) -> int:
+    of_it = select(exams.c.exam_id).where(exams.c.instance_id == instance_id)
+    return connection.execute(of_it).scalar() or 0
 
 
 def _older(cutoffs: Cutoffs) -> ColumnElement[bool]:
@@ -248,10 +299,6 @@ def _older(cutoffs: Cutoffs) -> ColumnElement[bool]:
 
 def _time(at: datetime | None) -> ColumnElement[Any]:
     return literal(at, UtcSeconds())
-
-
-def _has_report(*which: Any) -> ColumnElement[bool]:
-    return there_is().where(reports.c.exam_id == exams.c.exam_id, *which).correlate(exams)
 
 
 def _is_open(connection: Connection, exam_id: int) -> bool:

@@ -108,8 +108,8 @@ instances = Table(
     UniqueConstraint("sop_instance_uid", "content_sha256", name="uq_instances_content"),
     CheckConstraint("length(content_sha256) = 64", name="hash_length"),
     CheckConstraint("size_bytes >= 0", name="size"),
-    Index("instances_kept", "received_at", sqlite_where=text(KEPT)),
-    Index("instances_not_archived", "received_at", sqlite_where=text(NOT_ARCHIVED)),
+    Index("instances_by_arrival", "received_at"),
+    Index("instances_kept", "instance_id", sqlite_where=text(KEPT)),
     sqlite_autoincrement=True,
 )
 

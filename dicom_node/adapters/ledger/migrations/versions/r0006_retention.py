@@ -11,8 +11,8 @@ _STATEMENTS = (
     "ALTER TABLE reports ADD COLUMN archived_at FLOAT",
     "ALTER TABLE reports ADD COLUMN archived_sha256 VARCHAR(64)",
     "ALTER TABLE reports ADD COLUMN purged_at FLOAT",
-    "CREATE INDEX instances_kept ON instances (received_at) WHERE purged_at IS NULL",
-    "CREATE INDEX instances_not_archived ON instances (received_at) WHERE archived_at IS NULL",
+    "CREATE INDEX instances_by_arrival ON instances (received_at)",
+    "CREATE INDEX instances_kept ON instances (instance_id) WHERE purged_at IS NULL",
     "CREATE INDEX reports_kept ON reports (exam_id) WHERE purged_at IS NULL",
     "CREATE INDEX reports_not_archived ON reports (exam_id) WHERE archived_at IS NULL",
 )
