@@ -92,7 +92,8 @@ class Recovery:
 def recovery(outage: Outage, moments: list[Moment]) -> Recovery:
     """For the centre: exams that it did not know; for a PACS: that it did not have; for a node:
     images that were not acknowledged."""
-    during = [moment for moment in moments if outage.begin <= moment.seconds <= outage.end]
+    until = [moment for moment in moments if moment.seconds <= outage.end]
+    during = [moment for moment in until if moment.seconds >= outage.begin] or until[-1:]
     due = {name: _due(outage.what, during[-1], name) for name in outage.regions}
     later = (
         moment.seconds - outage.end

@@ -89,8 +89,9 @@ class Watch:
                 self._stop.set()
                 thread.join()
         self.moments.append(self.look())
-        for opened in (*self._ledgers.values(), *self._outboxes.values()):
-            opened.close()
+        for name in self._world.sites:
+            self._ledgers[name].close()
+            self._outboxes[name].close()
 
     def enter(self, phase: str) -> None:
         """Say what happens from now on, and how all was until now."""
