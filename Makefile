@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH ?= yes
 FUZZ_SECONDS ?= 120
+EXAMS ?= 30
 
-.PHONY: help demo test bench viewer pixelmed soak kill powercut fuzz lint lock sbom audit peers clean
+.PHONY: help demo test bench regions viewer pixelmed soak kill powercut fuzz lint lock sbom audit peers clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -22,6 +23,10 @@ test: $(VENV)/dev.installed peers lint ## lint, types, import contracts and all 
 
 bench: $(VENV)/dev.installed ## speed side by side: engines, reports, acceptor, training; writes build/benchmarks/
 	$(BIN)/python -m pytest tests/benchmarks -m benchmark -s
+
+regions: $(VENV)/dev.installed ## a centre with a replica and four regions on this machine, EXAMS=30 from each; cut off in turn, then the sums
+	@bash .ci/peers regions
+	@$(BIN)/python -m tests.regions --exams $(EXAMS)
 
 viewer: $(VENV)/dev.installed ## opens reports in OHIF in headless Chromium; renews docs/pictures/ohif-*.png
 	@bash .ci/peers viewer

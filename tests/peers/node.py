@@ -47,11 +47,11 @@ class Node:
         """Where it listens."""
         return Peer(host="127.0.0.1", port=self.note["port"], ae_title="BONEAGE")
 
-    def wait_until_ready(self) -> None:
+    def wait_until_ready(self, seconds: float = 60.0) -> None:
         """Until /readyz says ok."""
         wait_until(
             lambda: self.process.poll() is not None or readiness(self.settings)["status"] == "ok",
-            seconds=60,
+            seconds=seconds,
         )
         assert self.process.poll() is None, (self.folder / "node.log").read_text()
 

@@ -24,7 +24,7 @@ class Orthanc:
     ae_title = "ORTHANC"
 
     def __init__(self, dicom_port: int, http_port: int) -> None:
-        self.dicom_port = dicom_port
+        self.dicom_port, self.http_port = dicom_port, http_port
         self.url = f"http://127.0.0.1:{http_port}"
         """Root of its REST interface."""
 
@@ -66,11 +66,16 @@ class Orthanc:
 
 @contextmanager
 def running_orthanc(
-    folder: Path, *, node_port: int = 11112, plugins: Sequence[Path] = ()
+    folder: Path,
+    *,
+    node_port: int = 11112,
+    plugins: Sequence[Path] = (),
+    at: Orthanc | None = None,
 ) -> Iterator[Orthanc]:
-    """Start Orthanc with a database below ``folder``; it knows the node as ``node``."""
+    """Start Orthanc with a database below ``folder``; it knows the node as ``node``. ``at``: on the
+    ports of one that ran before; else on free ones."""
     folder.mkdir(parents=True, exist_ok=True)
-    orthanc = Orthanc(free_port(), http_port := free_port())
+    orthanc = at or Orthanc(free_port(), free_port())
     configuration = {
         "Name": "test",
         "StorageDirectory": str(folder / "storage"),
@@ -80,7 +85,7 @@ def running_orthanc(
         "DicomPort": orthanc.dicom_port,
         "DicomAlwaysAllowStore": True,
         "DicomCheckCalledAet": False,
-        "HttpPort": http_port,
+        "HttpPort": orthanc.http_port,
         "RemoteAccessAllowed": False,
         "AuthenticationEnabled": False,
         "OverwriteInstances": False,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -48,6 +49,13 @@ class Postgres:
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
+    def script(self, text: str, **environment: str) -> None:
+        """Run a script by psql as the superuser, through the socket in its folder."""
+        _as_postgres(
+            "psql", "-h", self.folder, "-p", self.port, "-U", "postgres", "-v", "ON_ERROR_STOP=1",
+            script=text, environment=environment,
+        )  # fmt: skip
+
     def start(self) -> None:
         """Start the cluster and wait until it answers."""
         _as_postgres("pg_ctl", "-D", self.folder, "-w", "-l", self.folder / "log", "start")
@@ -62,8 +70,8 @@ class Postgres:
 
 
 @contextmanager
-def running_postgres(folder: Path) -> Iterator[Postgres]:
-    """A new cluster with the database ``bone_age`` and its ``owner``."""
+def running_cluster(folder: Path) -> Iterator[Postgres]:
+    """A new cluster with its superuser ``postgres`` and nothing else."""
     home = _home_for_postgres(folder)
     _as_postgres("initdb", "-D", home, "-A", "trust", "-U", "postgres", "-N", "-E", "UTF8")
     port = free_port()
@@ -75,13 +83,20 @@ def running_postgres(folder: Path) -> Iterator[Postgres]:
     cluster = Postgres(home, port)
     cluster.start()
     try:
-        cluster.sql("CREATE ROLE owner LOGIN CREATEROLE", role="postgres", database="postgres")
-        cluster.sql("CREATE DATABASE bone_age OWNER owner", role="postgres", database="postgres")
-        cluster.sql("ALTER SCHEMA public OWNER TO owner", role="postgres")
         yield cluster
     finally:
         cluster.stop("immediate")
         shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def running_postgres(folder: Path) -> Iterator[Postgres]:
+    """A new cluster with the database ``bone_age`` and its ``owner``."""
+    with running_cluster(folder) as cluster:
+        cluster.sql("CREATE ROLE owner LOGIN CREATEROLE", role="postgres", database="postgres")
+        cluster.sql("CREATE DATABASE bone_age OWNER owner", role="postgres", database="postgres")
+        cluster.sql("ALTER SCHEMA public OWNER TO owner", role="postgres")
+        yield cluster
 
 
 NODES = {"node_sp": ("SP", "sp-1"), "node_sp2": ("SP", "sp-2"), "node_rj": ("RJ", "rj-1")}
@@ -102,23 +117,14 @@ def running_centre(folder: Path) -> Iterator[Postgres]:
 
 
 @contextmanager
-def running_standby(primary: Postgres, folder: Path) -> Iterator[Postgres]:
-    """A streaming replica of a running cluster, which answers reads."""
+def running_standby(
+    primary: Postgres, folder: Path, *options: str, connection: str = "user=postgres"
+) -> Iterator[Postgres]:
+    """A streaming replica of a running cluster, which answers reads. ``options``: more of
+    pg_basebackup's; ``connection``: libpq's parameters beyond host and port."""
     home = _home_for_postgres(folder)
-    _as_postgres(
-        "pg_basebackup",
-        "-h",
-        "127.0.0.1",
-        "-p",
-        primary.port,
-        "-U",
-        "postgres",
-        "-D",
-        home,
-        "-R",
-        "-c",
-        "fast",
-    )
+    source = f"host=127.0.0.1 port={primary.port} {connection}"
+    _as_postgres("pg_basebackup", "-d", source, "-D", home, "-R", "-c", "fast", *options)
     port = free_port()
     with (home / "postgresql.conf").open("a") as configuration:
         configuration.write(f"port = {port}\nunix_socket_directories = '{home}'\n")
@@ -142,13 +148,18 @@ def _home_for_postgres(folder: Path) -> Path:
     return home / "cluster"
 
 
-def _as_postgres(program: str, *arguments: object) -> None:
+def _as_postgres(
+    program: str,
+    *arguments: object,
+    script: str = "",
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     assert _PROGRAMS is not None
     command = [str(_PROGRAMS / program), *map(str, arguments)]
     if os.geteuid() == 0:
         command = ["runuser", "-u", "postgres", "--", *command]
     done = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-        timeout=120, cwd="/",
+        timeout=120, cwd="/", input=script, env=os.environ | environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
