@@ -9,7 +9,7 @@ from dicom_node.cli.audit_commands import audit
 from dicom_node.cli.backup_commands import backup, restore
 from dicom_node.cli.central_commands import central
 from dicom_node.cli.exam_commands import exam, job, status
-from dicom_node.cli.file_commands import echo, predict, send
+from dicom_node.cli.file_commands import echo, predict
 from dicom_node.cli.housekeeping_commands import archive, purge
 from dicom_node.cli.node_commands import demo, doctor, process, serve
 from dicom_node.cli.output import (
@@ -19,6 +19,7 @@ from dicom_node.cli.output import (
     language_of_environment,
 )
 from dicom_node.cli.report_commands import central_prices, report
+from dicom_node.cli.send_command import send
 
 central.add_command(central_prices)
 

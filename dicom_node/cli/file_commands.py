@@ -1,21 +1,18 @@
-"""predict, send and echo: files and peers, without a node's ledger."""
+"""predict and echo: files and peers, without a node's ledger."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import Progress
 
 from dicom_node.adapters.scu.association import Peer
 from dicom_node.adapters.scu.echo import HINTS, Step, diagnose
-from dicom_node.adapters.scu.exam_sender import Sent, send_files
 from dicom_node.cli.options import (
+    PeerType,
     config_option,
     files_from,
     json_option,
@@ -27,26 +24,6 @@ from dicom_node.domain.errors import NodeError
 from dicom_node.offline import FileResult, assess_files, picture_names
 from dicom_node.settings import Settings
 from dicom_node.wiring import Wiring
-
-_PEER = re.compile(r"(?P<host>\[[^]]+\]|[^:/]+):(?P<port>\d{1,5})/(?P<ae_title>[^\\]{1,16})")
-
-
-class PeerType(click.ParamType[Peer]):
-    """``host:port/AET``."""
-
-    name = "host:port/AET"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Peer:
-        """Parse the text; anything else is a usage error."""
-        if isinstance(value, Peer):
-            return value
-        found = _PEER.fullmatch(value)
-        if found is None or not 0 < int(found["port"]) < 65536:
-            screen = (ctx.find_object(Screen) if ctx else None) or Screen("en")
-            self.fail(screen.text("no_peer", value=value), param, ctx)
-        return Peer(
-            host=found["host"].strip("[]"), port=int(found["port"]), ae_title=found["ae_title"]
-        )
 
 
 @click.command()
@@ -147,60 +124,6 @@ def _in_words(screen: Screen, result: FileResult) -> str:
     )
     notes = [screen.text("note", explanation=screen.explain(note)) for note in found.notes]
     return "\n  ".join([line, *notes])
-
-
-@click.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
-@click.option("--to", "peer", required=True, type=PeerType(), help="host:port/AET of the receiver.")
-@click.option("--from", "calling", default="DICOM-NODE", show_default=True, help="Our AE title.")
-@click.option(
-    "--associations",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1, 64),
-    help="How many at the same time.",
-)
-@json_option
-@click.pass_obj
-def send(
-    screen: Screen,
-    paths: tuple[Path, ...],
-    peer: Peer,
-    calling: str,
-    associations: int,
-    as_json: bool,
-) -> None:
-    """Send DICOM files by C-STORE, each in its own transfer syntax."""
-    files = files_from(screen, paths)
-    results: list[Sent] = []
-    terminal = Console(stderr=True)
-    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
-        task = progress.add_task(screen.text("sending"), total=len(files))
-        for sent in send_files(files, peer, calling_ae_title=calling, associations=associations):
-            results.append(sent)
-            progress.advance(task)
-    if as_json:
-        for sent in results:
-            print_json(asdict(sent))
-    else:
-        _show_sent(screen, results)
-    if any(not _stored(sent) for sent in results):
-        raise click.exceptions.Exit(1)
-
-
-def _stored(sent: Sent) -> bool:
-    """Success or a warning (PS3.7 Annex C)."""
-    return sent.status is not None and (sent.status == 0 or sent.status & 0xF000 == 0xB000)
-
-
-def _show_sent(screen: Screen, results: Sequence[Sent]) -> None:
-    for sent in results:
-        if not _stored(sent):
-            answer = "-" if sent.status is None else f"{sent.status:04X}"
-            screen.say("send_failed", path=sent.path, status=answer, error=sent.error or "-")
-    stored = sorted(sent.seconds for sent in results if _stored(sent))
-    middle = f"{stored[len(stored) // 2] * 1000:.0f}" if stored else "-"
-    screen.say("send_sum", stored=len(stored), total=len(results), milliseconds=middle)
 
 
 @click.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import click
 
 from dicom_node.adapters.ledger import OperatorLedger
+from dicom_node.adapters.scu.association import Peer
 from dicom_node.cli.output import Failed, Screen
 from dicom_node.domain.errors import NodeError
 from dicom_node.offline import find_files
@@ -17,6 +19,7 @@ from dicom_node.settings import Settings, SettingsError, load_settings
 from dicom_node.wiring import Wiring
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+_PEER = re.compile(r"(?P<host>\[[^]]+\]|[^:/]+):(?P<port>\d{1,5})/(?P<ae_title>[^\\]{1,16})")
 
 config_option: Decorator = click.option(
     "--config",
@@ -29,6 +32,24 @@ json_option: Decorator = click.option(
 )
 row_id = click.IntRange(1, 2**63 - 1)
 """Numbers that the ledger's database can hold."""
+
+
+class PeerType(click.ParamType[Peer]):
+    """``host:port/AET``."""
+
+    name = "host:port/AET"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Peer:
+        """Parse the text; anything else is a usage error."""
+        if isinstance(value, Peer):
+            return value
+        found = _PEER.fullmatch(value)
+        if found is None or not 0 < int(found["port"]) < 65536:
+            screen = (ctx.find_object(Screen) if ctx else None) or Screen("en")
+            self.fail(screen.text("no_peer", value=value), param, ctx)
+        return Peer(
+            host=found["host"].strip("[]"), port=int(found["port"]), ae_title=found["ae_title"]
+        )
 
 
 def limit_option(default: int) -> Decorator:

@@ -23,6 +23,7 @@ from dicom_node.adapters.scu.echo import HINTS, Hint
 from dicom_node.adapters.scu.exam_sender import send_files
 from dicom_node.adapters.wording import explain
 from dicom_node.cli import main
+from dicom_node.scp.archive_peer import ArchivePeer
 from tests.builders.radiographs import radiograph
 from tests.integration.peers import canned_peer, free_port, running_storescp, wait_until
 from tests.peers.node import Node, running_node, write_config
@@ -480,9 +481,12 @@ def test_send_stores_every_file_and_sums_up(journey: Journey) -> None:
     to = f"127.0.0.1:{journey.node.peer.port}/BONEAGE"
     done = run_process("send", journey.files, "--to", to, "--from", "ADMIN", "--associations", 2)
     assert (done.code, done.err) == (0, "")
-    assert done.out.startswith("5 of 5 stored, median ")
+    assert "5 of 5 stored in " in done.out
 
-    lines = run("send", journey.files, "--to", to, "--json").lines
+    *lines, last = run("send", journey.files, "--to", to, "--json").lines
+    [answer] = last["summary"]["answers"]
+    assert (answer["status"], answer["objects"]) == ("0x0000", 5)
+    assert 0 < answer["p50"] <= answer["p95"] <= answer["p99"]
     assert {Path(line["path"]).name for line in lines} == {p.name for p in journey.files.iterdir()}
     assert {line["status"] for line in lines} == {0}
     assert all(line["seconds"] > 0 for line in lines)
@@ -496,7 +500,7 @@ def test_send_shows_its_progress_on_standard_error_of_a_terminal(journey: Journe
         os.close(theirs)
         shown = b"".join(read_until_hangup(ours))
         assert sender.stdout is not None
-        assert sender.stdout.read().startswith(b"5 of 5 stored")
+        assert b"5 of 5 stored" in sender.stdout.read()
         assert sender.wait(60) == 0
     assert b"sending" in shown
     assert b"100%" in shown
@@ -516,10 +520,9 @@ def test_send_to_a_closed_port_fails_and_names_every_file(files: Path) -> None:
     port = free_port()
     done = run_process("send", files, "--to", f"127.0.0.1:{port}/PACS")
     assert (done.code, done.err) == (1, "")
-    *failed, total = done.out.splitlines()
-    assert len(failed) == 4
-    assert all(f"PACS at 127.0.0.1:{port}: no connection" in line for line in failed)
-    assert total == "0 of 4 stored, median - ms"
+    lines = done.out.splitlines()
+    assert all(f"PACS at 127.0.0.1:{port}: no connection" in line for line in lines[:4])
+    assert lines[-1].startswith("0 of 4 stored in ")
 
 
 def test_send_stores_the_others_when_a_file_is_no_dicom(journey: Journey, tmp_path: Path) -> None:
@@ -528,8 +531,31 @@ def test_send_stores_the_others_when_a_file_is_no_dicom(journey: Journey, tmp_pa
     to = f"127.0.0.1:{journey.node.peer.port}/BONEAGE"
     done = run("send", text, journey.files / "1-hand.dcm", "--to", to, "--json")
     assert done.code == 1
-    assert [line["status"] for line in done.lines] == [None, 0]
+    assert [line["status"] for line in done.lines[:-1]] == [None, 0]
     assert CANARY not in done.out
+
+
+def test_send_repeats_as_new_exams_at_a_rate(archive: ArchivePeer, files: Path) -> None:
+    load = ("--repeat", 3, "--rate", "40/s", "--associations", 4)
+    done = run("send", files / "1-hand.dcm", "--to", f"127.0.0.1:{archive.bound_port}/A", *load)
+    assert done.code == 0
+    assert "3 of 3 stored in " in done.out
+    assert "behind the rate" in done.out
+    assert len(archive.arrived) == 3
+
+
+def test_send_for_a_duration_ends_by_itself(archive: ArchivePeer, files: Path) -> None:
+    load = ("--duration", 1, "--rate", "600/min", "--json")
+    done = run("send", files / "1-hand.dcm", "--to", f"127.0.0.1:{archive.bound_port}/A", *load)
+    assert done.code == 0
+    assert done.lines[-1]["summary"]["stored"] == len(archive.arrived) <= 10
+
+
+@pytest.mark.parametrize("rate", ["fast", "0/s", "5/day"])
+def test_a_rate_that_is_none_is_a_wrong_usage(rate: str, files: Path) -> None:
+    done = run("send", files, "--to", "localhost:104/PACS", "--rate", rate)
+    assert (done.code, done.out) == (2, "")
+    assert "is no rate" in done.err
 
 
 # echo

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import threading
+import time
+import uuid
 from pathlib import Path
 
 import pydicom
+import pytest
+from pydicom.dataset import FileMetaDataset
 from pydicom.uid import (
+    UID,
     ComputedRadiographyImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGLSLossless,
+    RLELossless,
 )
 
 from dicom_node.adapters.scu import (
+    Load,
     send_files,
+    send_load,
 )
+from dicom_node.adapters.scu.renewed import write_renewed
 from dicom_node.domain.receipt import StoreStatus
 from dicom_node.scp.archive_peer import ArchivePeer
 from tests.builders.dicom_files import data_set_bytes, hand_dataset, write_file
+from tests.builders.exams import save_dicom
 from tests.integration.peers import (
     free_port,
     peer_at,
@@ -115,3 +129,85 @@ def test_the_archive_waits_for_what_it_is_told(archive: ArchivePeer, tmp_path: P
     [uid] = archive.arrived
     assert data_set_bytes(archive.path(uid)) == data_set_bytes(path)
     assert pydicom.dcmread(archive.path(uid)).SOPClassUID == ComputedRadiographyImageStorage
+
+
+def stored(archive: ArchivePeer) -> list[pydicom.Dataset]:
+    return [pydicom.dcmread(archive.path(uid)) for uid in archive.arrived]
+
+
+def test_what_is_repeated_differs_in_its_uids_and_in_nothing_else(
+    archive: ArchivePeer, tmp_path: Path
+) -> None:
+    [path] = hand_files(tmp_path, 1)
+    load = Load(associations=3, repeat=6)
+    results = list(send_load([path], peer_at(archive.bound_port), load, calling_ae_title="TEST"))
+    assert [result.status for result in results] == [0] * 6
+    source, copies = pydicom.dcmread(path), stored(archive)
+    for keyword in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        assert len({source[keyword].value, *(copy[keyword].value for copy in copies)}) == 7
+        for dataset in (source, *copies):
+            del dataset[keyword]
+    assert all(copy == source for copy in copies)
+
+
+def test_images_of_one_study_stay_together_when_they_are_repeated(
+    archive: ArchivePeer, tmp_path: Path
+) -> None:
+    files = [
+        write_file(tmp_path / f"{n}.dcm", hand_dataset(side_pixels=16, StudyInstanceUID="1.2.3"))
+        for n in range(2)
+    ]
+    load = Load(repeat=2)
+    results = send_load(files, peer_at(archive.bound_port), load, calling_ae_title="TEST")
+    assert [result.status for result in results] == [0] * 4
+    assert len({copy.StudyInstanceUID for copy in stored(archive)}) == 2
+    assert len(archive.arrived) == 4
+
+
+@pytest.mark.parametrize(
+    "syntax", [JPEGLSLossless, ImplicitVRLittleEndian, RLELossless], ids=lambda uid: uid.name
+)
+def test_pixels_are_repeated_byte_by_byte_in_every_encoding(
+    syntax: UID, archive: ArchivePeer, tmp_path: Path
+) -> None:
+    dataset = hand_dataset(side_pixels=16)
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    path = save_dicom(dataset, tmp_path / "coded.dcm", syntax)
+    load = Load(repeat=2)
+    results = send_load([path], peer_at(archive.bound_port), load, calling_ae_title="TEST")
+    assert [result.status for result in results] == [0, 0]
+    for copy in stored(archive):
+        assert copy.file_meta.TransferSyntaxUID == syntax
+        assert copy.PixelData == pydicom.dcmread(path).PixelData
+
+
+def test_a_deflated_file_is_not_repeated(tmp_path: Path) -> None:
+    dataset = hand_dataset(side_pixels=16)
+    path = write_file(
+        tmp_path / "d.dcm", dataset, transfer_syntax_uid=DeflatedExplicitVRLittleEndian
+    )
+    with pytest.raises(ValueError, match="deflated"):
+        write_renewed(path, tmp_path / "copy.dcm", uuid.uuid4())
+
+
+def test_a_rate_is_kept_over_all_associations(archive: ArchivePeer, tmp_path: Path) -> None:
+    files = hand_files(tmp_path, 10)
+    begun = time.monotonic()
+    load = Load(associations=4, rate=20.0)
+    results = list(send_load(files, peer_at(archive.bound_port), load, calling_ae_title="TEST"))
+    assert time.monotonic() - begun >= 9 / 20
+    assert [result.status for result in results] == [0] * 10
+    assert all(result.late_seconds >= 0 for result in results)
+
+
+def test_a_load_without_an_end_is_refused() -> None:
+    with pytest.raises(ValueError, match="duration"):
+        Load(repeat=None)
+
+
+def test_a_load_without_an_end_ends_when_nobody_answers(tmp_path: Path) -> None:
+    [path] = hand_files(tmp_path, 1)
+    load = Load(repeat=None, seconds=30.0, associations=2)
+    results = list(send_load([path], peer_at(free_port()), load, calling_ae_title="TEST"))
+    assert all("no connection" in result.error for result in results)

@@ -34,6 +34,7 @@ SECTIONS = {name: query for report in QUERIES.values() for name, query in report
 FAMILIES = {
     "report_": list(SECTIONS),
     "determination_": [value.value for value in Determination],
+    "send_": ["stored", "warned", "refused", "unanswered"],
     "outcome_": [Outcome.IGNORED.value, Outcome.NOT_ASSESSED.value],
 }
 """Keys that the code puts together from an enum's member; an assessed file has another text."""

@@ -2,7 +2,16 @@
 
 from dicom_node.adapters.scu.association import Peer
 from dicom_node.adapters.scu.echo import diagnose
-from dicom_node.adapters.scu.exam_sender import Sent, send_files
+from dicom_node.adapters.scu.exam_sender import Load, Sent, send_files, send_load
 from dicom_node.adapters.scu.report_sender import DestinationAddress, DicomReportSender
 
-__all__ = ["DestinationAddress", "DicomReportSender", "Peer", "Sent", "diagnose", "send_files"]
+__all__ = [
+    "DestinationAddress",
+    "DicomReportSender",
+    "Load",
+    "Peer",
+    "Sent",
+    "diagnose",
+    "send_files",
+    "send_load",
+]

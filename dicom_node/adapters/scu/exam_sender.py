@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
+import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +22,7 @@ from dicom_node.adapters.scu.association import (
     open_association,
     uid_name,
 )
+from dicom_node.adapters.scu.renewed import write_renewed
 from dicom_node.domain.errors import NodeError
 from dicom_node.headers import read_identity
 
@@ -27,19 +31,47 @@ DEFAULT_TIMEOUT_SECONDS = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class Sent:
-    """What became of one file. ``status`` is the C-STORE response's, None when none came; then
-    ``error`` says why. Seconds from the request to the response."""
+    """What became of one object. ``status`` is the C-STORE response's, None when none came; then
+    ``error`` says why. Seconds from the request to the response; late: how much later than its
+    rate said the request went out."""
 
     path: Path
     status: int | None = None
     seconds: float = 0.0
+    late_seconds: float = 0.0
     error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """How often and how fast files are sent. ``repeat``: so many times each, None for no end;
+    more than once, or without end, they go under new UIDs, each time as exams of their own.
+    ``rate``: objects a second, None for as fast as they are answered. ``seconds``: nothing begins
+    later; needed where there is no end."""
+
+    associations: int = 1
+    repeat: int | None = 1
+    rate: float | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.repeat is None and self.seconds is None:
+            raise ValueError("without an end a duration is needed")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _File:
     path: Path
     pair: tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Turn:
+    """One file to be sent, at a monotonic time; with ``salt`` under new UIDs."""
+
+    file: _File
+    due: float
+    salt: uuid.UUID | None
 
 
 def send_files(
@@ -56,6 +88,25 @@ def send_files(
     associations than asked for, those that stand do the work; files are given up only when none
     does.
     """
+    load = Load(associations=associations)
+    return send_load(
+        paths, peer, load, calling_ae_title=calling_ae_title, timeout_seconds=timeout_seconds
+    )
+
+
+def send_load(
+    paths: Sequence[Path],
+    peer: Peer,
+    load: Load,
+    *,
+    calling_ae_title: str,
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+) -> Iterator[Sent]:
+    """As :func:`send_files`, as often and as fast as ``load`` says; one result for each object.
+
+    All associations are opened at the start and kept open. Files of more kinds than one association
+    can negotiate go one group after the other, each for its share of the time.
+    """
     files: list[_File] = []
     for path in paths:
         try:
@@ -64,8 +115,13 @@ def send_files(
             yield Sent(path=path, error=str(error))
     for group in _groups(files):
         yield from _Batch(
-            group, peer, calling_ae_title=calling_ae_title, timeout_seconds=timeout_seconds
-        ).run(associations)
+            group,
+            peer,
+            load,
+            share=len(group) / len(files),
+            calling_ae_title=calling_ae_title,
+            timeout_seconds=timeout_seconds,
+        ).run()
 
 
 def _pair(path: Path) -> tuple[str, str]:
@@ -87,77 +143,128 @@ class _Batch:
     """Files that share their presentation contexts, worked off by several threads."""
 
     def __init__(
-        self, files: Sequence[_File], peer: Peer, *, calling_ae_title: str, timeout_seconds: float
+        self,
+        files: Sequence[_File],
+        peer: Peer,
+        load: Load,
+        *,
+        share: float,
+        calling_ae_title: str,
+        timeout_seconds: float,
     ) -> None:
+        self._files = files
         self._peer = peer
+        self._load = load
         self._calling_ae_title = calling_ae_title
         self._timeout_seconds = timeout_seconds
         self._pairs = list(dict.fromkeys(file.pair for file in files))
-        self._count = len(files)
-        self._waiting: queue.SimpleQueue[_File] = queue.SimpleQueue()
-        for file in files:
-            self._waiting.put(file)
+        self._begun = time.monotonic()
+        self._end = self._begun + share * load.seconds if load.seconds else None
+        self._turns = self._all_turns()
+        self._taking = threading.Lock()
+        self._returned: list[_Turn] = []
+        """Taken by threads whose association then ended, and got no other."""
         self._results: queue.SimpleQueue[Sent | None] = queue.SimpleQueue()
         """What was sent; None when a thread ends."""
         self._stop = threading.Event()
         self._cause = ""
         """Why a thread could not open an association."""
 
-    def run(self, associations: int) -> Iterator[Sent]:
+    def run(self) -> Iterator[Sent]:
         """Yield the results; when the caller stops listening, the threads stop too."""
-        threads = min(associations, self._count)
-        for number in range(threads):
-            threading.Thread(target=self._work, name=f"sender-{number}", daemon=True).start()
-        try:
-            while threads:
-                sent = self._results.get()
-                if sent is None:
-                    threads -= 1
-                else:
-                    yield sent
-        finally:
-            self._stop.set()
-        while not self._waiting.empty():
-            yield Sent(path=self._waiting.get().path, error=self._cause)
+        with tempfile.TemporaryDirectory(prefix="dicom-node-send-") as folder:
+            threads = self._load.associations
+            if self._load.repeat is not None:
+                threads = min(threads, len(self._files) * self._load.repeat)
+            for number in range(threads):
+                threading.Thread(
+                    target=self._work,
+                    args=(Path(folder, f"{number}.dcm"),),
+                    name=f"sender-{number}",
+                    daemon=True,
+                ).start()
+            try:
+                while threads:
+                    sent = self._results.get()
+                    if sent is None:
+                        threads -= 1
+                    else:
+                        yield sent
+            finally:
+                self._stop.set()
+        left = self._turns if self._load.repeat else ()
+        for turn in (*self._returned, *left):
+            yield Sent(path=turn.file.path, error=self._cause)
 
-    def _work(self) -> None:
+    def _all_turns(self) -> Iterator[_Turn]:
+        """Round after round, until the time is over."""
+        rounds = itertools.count() if self._load.repeat is None else range(self._load.repeat)
+        step = 1 / self._load.rate if self._load.rate else 0.0
+        due = self._begun
+        for _ in rounds:
+            salt = None if self._load.repeat == 1 else uuid.uuid4()
+            for file in self._files:
+                if self._end is not None and max(due, time.monotonic()) >= self._end:
+                    return
+                yield _Turn(file=file, due=due, salt=salt)
+                due += step
+
+    def _take(self) -> _Turn | None:
+        with self._taking:
+            if self._stop.is_set():
+                return None
+            return self._returned.pop() if self._returned else next(self._turns, None)
+
+    def _work(self, copy: Path) -> None:
+        """Send until nothing is left, or nobody answers. ``copy``: where this thread may write."""
         try:
-            while not self._stop.is_set() and not self._waiting.empty():
-                association = open_association(
-                    self._peer,
-                    contexts_for(self._pairs),
-                    calling_ae_title=self._calling_ae_title,
-                    timeout_seconds=self._timeout_seconds,
-                )
-                self._send_all(association)
+            association = self._open()
+            while turn := self._take():
+                self._stop.wait(turn.due - time.monotonic())
+                if not association.is_established:
+                    association = self._open_again(turn)
+                if not self._stop.is_set():
+                    self._results.put(self._send(association, turn, copy))
+            association.release()
         except NodeError as error:
             self._cause = str(error)
         finally:
             self._results.put(None)
 
-    def _send_all(self, association: Association) -> None:
-        """Send until nothing waits or the association ends."""
-        accepted = accepted_pairs(association)
-        while association.is_established and not self._stop.is_set():
-            try:
-                file = self._waiting.get_nowait()
-            except queue.Empty:
-                break
-            self._results.put(self._send(association, file, accepted))
-        association.release()
+    def _open(self) -> Association:
+        return open_association(
+            self._peer,
+            contexts_for(self._pairs),
+            calling_ae_title=self._calling_ae_title,
+            timeout_seconds=self._timeout_seconds,
+        )
 
-    def _send(
-        self, association: Association, file: _File, accepted: frozenset[tuple[str, str]]
-    ) -> Sent:
-        if file.pair not in accepted:
-            sop_class, syntax = map(uid_name, file.pair)
-            return Sent(path=file.path, error=f"{self._peer} does not accept {sop_class}, {syntax}")
-        begun = time.monotonic()
+    def _open_again(self, turn: _Turn) -> Association:
         try:
-            status = association.send_c_store(file.path).get("Status")
+            return self._open()
+        except NodeError:
+            self._returned.append(turn)
+            raise
+
+    def _send(self, association: Association, turn: _Turn, copy: Path) -> Sent:
+        path = turn.file.path
+        if turn.file.pair not in accepted_pairs(association):
+            sop_class, syntax = map(uid_name, turn.file.pair)
+            return Sent(path=path, error=f"{self._peer} does not accept {sop_class}, {syntax}")
+        try:
+            if turn.salt is not None:
+                write_renewed(path, copy, turn.salt)
+        except Exception as error:  # noqa: BLE001  hostile bytes raise anything in pydicom
+            name = type(error).__name__
+            return Sent(path=path, error=f"cannot be copied under new UIDs ({name})")
+        begun = time.monotonic()
+        late = begun - turn.due if self._load.rate else 0.0
+        try:
+            status = association.send_c_store(copy if turn.salt else path).get("Status")
         except (AttributeError, OSError, RuntimeError, ValueError) as error:
-            return Sent(path=file.path, error=f"cannot be sent ({type(error).__name__})")
+            return Sent(path=path, error=f"cannot be sent ({type(error).__name__})")
         seconds = time.monotonic() - begun
         if status is None:
-            return Sent(path=file.path, seconds=seconds, error=f"{self._peer} gave no answer")
-        return Sent(path=file.path, status=int(status), seconds=seconds)
+            why = f"{self._peer} gave no answer"
+            return Sent(path=path, seconds=seconds, late_seconds=late, error=why)
+        return Sent(path=path, status=int(status), seconds=seconds, late_seconds=late)
