@@ -9,8 +9,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH ?= yes
 FUZZ_SECONDS ?= 120
 EXAMS ?= 30
+PROFILE ?= all
+FACTOR ?= 0.1
+SPEED ?= 1
+DAY ?= 10000
+SEED ?= 1
 
-.PHONY: help demo test bench regions viewer pixelmed soak kill powercut fuzz lint lock sbom audit peers clean
+.PHONY: help demo test bench load simulate regions viewer pixelmed soak kill powercut fuzz lint lock sbom audit peers clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -38,6 +43,12 @@ viewer: $(VENV)/dev.installed ## opens reports in OHIF in headless Chromium; ren
 pixelmed: $(VENV)/dev.installed ## PixelMed's validator on every kind of Structured Report
 	@bash .ci/peers pixelmed
 	$(BIN)/python -m pytest tests/integration/test_pixelmed.py -m pixelmed
+
+load: $(VENV)/dev.installed peers ## loads that people ask for: PROFILE=sustained FACTOR=0.1 SPEED=1; writes build/load/
+	$(BIN)/python -m tests.load --profile $(PROFILE) --factor $(FACTOR) --speed $(SPEED)
+
+simulate: $(VENV)/dev.installed peers ## a hospital day in 20 minutes: DAY=10000 exams from 20 stations, with kills; writes build/simulate.png
+	$(BIN)/python -m tests.load.simulate --exams $(DAY) --seed $(SEED)
 
 soak: $(VENV)/dev.installed peers ## ten minutes of good and bad peers: memory, threads, files must not grow; writes build/soak.png
 	$(BIN)/python -m pytest tests/faults/test_soak.py -m soak -s

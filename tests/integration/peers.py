@@ -194,13 +194,13 @@ def running_storescp(folder: Path, *options: str, port: int | None = None) -> It
     command = [dcmtk_program("storescp"), "-od", str(folder), *options, str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
-            wait_until(lambda: _listens(process.pid, port))
+            wait_until(lambda: listens(process.pid, port))
             yield port
         finally:
             process.kill()
 
 
-def _listens(pid: int, port: int) -> bool:
+def listens(pid: int, port: int) -> bool:
     """Whether the process listens, seen without connecting (state 0A in the kernel's table)."""
     table = Path(f"/proc/{pid}/net/tcp").read_text()
     return any(f":{port:04X} 00000000:0000 0A" in line for line in table.splitlines())

@@ -37,13 +37,19 @@ class Fates:
 
 
 def check_fates(node: Node, acknowledged: Collection[Path], received: Counter[str]) -> Fates:
+    """As :func:`check_fates_of`, for the files of the images."""
+    images = [str(dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in acknowledged]
+    return check_fates_of(node, images, received)
+
+
+def check_fates_of(node: Node, acknowledged: Collection[str], received: Counter[str]) -> Fates:
     """Every acknowledged image is reported, parked or none of ours; every report is once in the
-    PACS. ``received``: SOP Instance UIDs of the PACS's objects."""
+    PACS. ``acknowledged``: SOP Instance UIDs of images; ``received``: of the PACS's objects."""
     assert not {uid: count for uid, count in received.items() if count > 1}
     ledger = node.ledger()
     sends = bool(node.settings.destinations)
     fates = Counter(
-        fate for path in acknowledged for fate in _fates(ledger, path, received, sends=sends)
+        fate for image in acknowledged for fate in _fates(ledger, image, received, sends=sends)
     )
     stored = {
         answer.sent_sop_instance_uid
@@ -61,10 +67,9 @@ def stored_in(folder: Path) -> Counter[str]:
     return Counter(str(dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in files)
 
 
-def _fates(ledger: OperatorLedger, path: Path, received: Counter[str], *, sends: bool) -> set[str]:
-    uid = str(dcmread(path, stop_before_pixels=True).SOPInstanceUID)
+def _fates(ledger: OperatorLedger, uid: str, received: Counter[str], *, sends: bool) -> set[str]:
     exams = [ledger.exam_details(exam_id) for exam_id in ledger.exam_ids(uid)]
-    assert exams, f"{path.name} was acknowledged and has no exam"
+    assert exams, f"{uid} was acknowledged and has no exam"
     return {_fate(exam, received, sends=sends) for exam in exams}
 
 
