@@ -26,8 +26,9 @@ demo: $(VENV)/node.installed ## the whole path on this machine: FILES="a.dcm b.d
 test: $(VENV)/dev.installed peers lint ## lint, types, import contracts and all tests
 	$(BIN)/python -m pytest
 
-bench: $(VENV)/dev.installed ## speed side by side: engines, reports, acceptor, training; writes build/benchmarks/
-	$(BIN)/python -m pytest tests/benchmarks -m benchmark -s
+bench: $(VENV)/dev.installed peers ## speed side by side, from decoding to the report in the PACS; writes build/benchmarks/
+	$(BIN)/python -m pytest tests/benchmarks -m benchmark -s; result=$$?; \
+		$(BIN)/python -m tests.benchmarks.results; exit $$result
 
 regions: $(VENV)/dev.installed ## a centre with a replica and four regions on this machine, EXAMS=30 from each; cut off in turn, then the sums
 	@bash .ci/peers regions
