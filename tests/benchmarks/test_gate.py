@@ -17,6 +17,8 @@ from rich.table import Table
 from tests.benchmarks.recorded import behind, recorded
 from tests.benchmarks.steps import Step, cost, steps
 
+pytestmark = pytest.mark.timeout(900)
+
 _AGAIN = 2
 """A step that seems to be behind is measured again: what disturbed it is then mostly over."""
 

@@ -202,7 +202,11 @@ def begin_node(folder: Path, **environment: str) -> Node:
 def start_node(folder: Path, **environment: str) -> Node:
     """Start a node on the configuration in ``folder`` and wait until it is ready."""
     node = begin_node(folder, **environment)
-    node.wait_until_ready()
+    try:
+        node.wait_until_ready()
+    except BaseException:
+        node.kill()
+        raise
     return node
 
 
