@@ -47,7 +47,7 @@ class Node:
         """Where it listens."""
         return Peer(host="127.0.0.1", port=self.note["port"], ae_title="BONEAGE")
 
-    def wait_until_ready(self, seconds: float = 60.0) -> None:
+    def wait_until_ready(self, seconds: float = 180.0) -> None:
         """Until /readyz says ok."""
         wait_until(
             lambda: self.process.poll() is not None or readiness(self.settings)["status"] == "ok",
