@@ -1,0 +1,1 @@
+"""Independent ways to the same results, which tests compare the node with."""
