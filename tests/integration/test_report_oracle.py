@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 from io import BytesIO
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
@@ -14,6 +15,7 @@ from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 
 from sr_templates import concepts
+from sr_templates import highdicom_reports as oracle
 from sr_templates.content import (
     AssessedContent,
     Box,
@@ -25,11 +27,11 @@ from sr_templates.content import (
     ReportContent,
 )
 from sr_templates.encoding import encode_file
+from sr_templates.judge import differing_documents
 from sr_templates.measurement_report import build_measurement_report
 from sr_templates.narrative import build_narrative
 from sr_templates.source import Source, read_source
 from sr_templates.wording import LANGUAGES, wording
-from tests.oracle import highdicom_reports as oracle
 
 LETTERS = st.characters(min_codepoint=32, max_codepoint=0x3FF, exclude_categories=["Cc"])
 LATIN = st.characters(min_codepoint=32, max_codepoint=0xFF, exclude_categories=["Cc"])
@@ -205,3 +207,22 @@ def test_a_narrative_is_what_highdicom_makes(given: tuple[Source, ReportContent]
     with disable_value_validation():
         made = encode_file(build_narrative(*given))
         assert_equal(made, oracle.build_narrative(*given))
+
+
+def test_the_sample_of_doctor_is_what_highdicom_makes() -> None:
+    assert differing_documents() == (6, [])
+
+
+def test_a_document_that_highdicom_makes_otherwise_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    theirs = oracle.build_measurement_report
+
+    def changed(source: Source, content: AssessedContent) -> Dataset:
+        return theirs(source, replace(content, bone_age_months=1.0))
+
+    monkeypatch.setattr(oracle, "build_measurement_report", changed)
+    assert differing_documents() == (
+        6,
+        [f"AssessedContent measurements {language}" for language in LANGUAGES],
+    )

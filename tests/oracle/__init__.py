@@ -1,1 +1,0 @@
-"""Independent ways to the same results, which tests compare the node with."""
