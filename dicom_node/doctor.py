@@ -162,6 +162,18 @@ def check_reference_table(load: Callable[[], ReferenceTable]) -> Finding:
     return _ok(load().title)
 
 
+def check_reports(compare: Callable[[], tuple[int, list[str]]]) -> Finding:
+    """The Structured Reports that this installation writes are those that highdicom builds.
+    ``compare``: how many documents were compared, and which differ."""
+    compared, differing = compare()
+    if differing:
+        return _failed(
+            f"not what highdicom builds: {', '.join(differing)}",
+            "reinstall the node with its locked dependencies; until then do not report",
+        )
+    return _ok(f"{compared} documents are what highdicom builds, byte for byte")
+
+
 def check_patient_key(verify: Callable[[], None]) -> Finding:
     """The key that finds earlier exams of a patient can be used. ``verify`` raises when not."""
     try:

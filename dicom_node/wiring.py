@@ -214,7 +214,7 @@ class Wiring:
         """The verified model, not yet warm."""
         inference = self.settings.inference
         return BundlePredictor(
-            decode=self.decoder.decode,
+            read=self.decoder.read,
             model=inference.model,
             device=inference.device,
             precision=inference.precision,

@@ -1,5 +1,5 @@
-"""From any radiograph to the network's input: leave a plain frame out, refuse what is no single
-assessable hand, turn the image upright, put its grey scale right, cut out the hand."""
+"""From any radiograph to the network's input: refuse what is no single assessable hand, turn the
+image upright, put its grey scale right, cut out the hand."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.frame import within_frame
 from inference.gate import Gate, Kind, View
 from inference.localize import find_hand, find_two_hands
 from inference.prediction import Finding, HandBox, Rejection, Saliency
-from inference.preprocess import STORED_SIDE, cut_out, to_network_input, to_stored_size, widened
+from inference.preprocess import STORED_SIDE, Radiograph, cut_out, to_network_input, widened
 from inference.quality import is_blank, is_plausible, is_saturated
 
 
@@ -60,17 +59,14 @@ class CanonicalHand:
         )
 
 
-def find_canonical_hand(
-    grey: NDArray[np.generic], gate: Gate, side: int
-) -> CanonicalHand | Rejection:
-    """The hand to assess in a decoded radiograph, or why there is none.
+def find_canonical_hand(radiograph: Radiograph, gate: Gate, side: int) -> CanonicalHand | Rejection:
+    """The hand to assess in a radiograph of either polarity, in any of the four orientations, or
+    why there is none.
 
-    ``grey``: (Rows, Columns), any real dtype, either polarity, in any of the four orientations. Of
-    two hands it is the left one: the one whose thumb lies to the right, as in a view of the back
+    Of two hands it is the left one: the one whose thumb lies to the right, as in a view of the back
     of both hands. Raises :class:`inference.prediction.EngineFailed` when the gate cannot run.
     """
-    rows, columns = within_frame(grey)
-    stored = to_stored_size(grey[rows, columns])
+    stored = radiograph.stored
     if is_blank(stored):
         return Rejection.IMAGE_BLANK
     view = gate.look(stored)
@@ -90,7 +86,7 @@ def find_canonical_hand(
         hand=hand,
         findings=_findings(view),
         quarter_turns=view.quarter_turns,
-        field=HandBox(left=columns.start, top=rows.start, right=columns.stop, bottom=rows.stop),
+        field=radiograph.field,
     )
 
 

@@ -1,7 +1,7 @@
 """Decoding in a process that can be killed: a small file may keep a codec busy for minutes, take
 all memory or crash it.
 
-``python -m inference.decoding_process REPLIES PIXELS BYTES`` is that process. It reads a path a
+``python -m inference.decoding_process REPLIES PIXELS BYTES`` is that process. It reads a request a
 line and writes what became of it a line; grey levels lie in memory that both processes map.
 """
 
@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.decode import MAX_PIXELS, UnreadablePixels, decode
-from inference.prediction import EngineFailed, Rejection
+from inference.prediction import EngineFailed, HandBox, Rejection
+from inference.preprocess import Radiograph, to_radiograph
 
 MAX_SECONDS = 20.0
 MAX_BYTES = 3 * 1024**3
@@ -70,18 +71,31 @@ class DecodingProcess:
         """As :func:`inference.decode.decode`. Raises :class:`DecodingStopped` when it took too
         long or the process crashed over this file for the third time, :class:`EngineFailed` when
         the process does not start: that is no fault of the file."""
+        grey, _ = self._found(path, whole=True)
+        return grey
+
+    def read(self, path: Path) -> Radiograph:
+        """As :func:`inference.preprocess.read`: of the pixels no more than the networks look at
+        leaves the child. Raises as :meth:`decode`."""
+        stored, reply = self._found(path, whole=False)
+        left, top, right, bottom = reply["field"]
+        field = HandBox(left=left, top=top, right=right, bottom=bottom)
+        return Radiograph(stored=stored, field=field)
+
+    def _found(self, path: Path, *, whole: bool) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Grey levels, and the reply that they came with."""
         with self._lock:
             for _ in range(MAX_CRASHES):
-                reply = self._ask(path)
+                reply = self._ask(path, whole=whole)
                 if reply is not None:
-                    return self._grey_levels(reply)
+                    return self._grey_levels(reply), reply
         raise DecodingStopped(f"the decoder crashed {MAX_CRASHES} times over this object")
 
-    def _ask(self, path: Path) -> dict[str, Any] | None:
+    def _ask(self, path: Path, *, whole: bool) -> dict[str, Any] | None:
         """The reply, None when the process died."""
         child = self._started()
         try:
-            return child.ask(path, self._max_seconds)
+            return child.ask({"path": str(path), "whole": whole}, self._max_seconds)
         except (BrokenPipeError, EOFError):
             return None
         except TimeoutError:
@@ -133,13 +147,13 @@ class _Child:
         self._greeted = False
         self.alive = True
 
-    def ask(self, path: Path, seconds: float) -> dict[str, Any]:
+    def ask(self, request: dict[str, object], seconds: float) -> dict[str, Any]:
         """Raises ``BrokenPipeError`` or ``EOFError`` when the process has died, ``TimeoutError``
         when it does not answer in time."""
         try:
             self._greet()
             assert self._process.stdin is not None
-            self._process.stdin.write(json.dumps(str(path)).encode() + b"\n")
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
             return self._reply(seconds)
         except (BrokenPipeError, EOFError):
@@ -187,19 +201,27 @@ def main(replies: int, pixels: int, max_bytes: int) -> None:
         out.write(b"{}\n")
         for line in sys.stdin:
             signal.alarm(_ALONE_SECONDS)
-            out.write(json.dumps(_answer(Path(json.loads(line)), shared)).encode() + b"\n")
+            out.write(json.dumps(_answer(json.loads(line), shared)).encode() + b"\n")
             signal.alarm(0)
 
 
-def _answer(path: Path, shared: NDArray[np.float32]) -> dict[str, object]:
+def _answer(request: dict[str, Any], shared: NDArray[np.float32]) -> dict[str, object]:
     try:
-        grey = decode(path)
+        grey = decode(Path(request["path"]))
     except UnreadablePixels as error:
         return {"rejection": error.rejection.value, "message": str(error)}
     except OSError as error:
         return {"errno": error.errno, "message": error.strerror}
-    shared[: grey.size] = grey.ravel()
-    return {"shape": grey.shape}
+    if request["whole"]:
+        shared[: grey.size] = grey.ravel()
+        return {"shape": grey.shape}
+    radiograph = to_radiograph(grey)
+    stored, field = radiograph.stored, radiograph.field
+    shared[: stored.size] = stored.ravel()
+    return {
+        "shape": stored.shape,
+        "field": (field.left, field.top, field.right, field.bottom),
+    }
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ _MIN_CHANGE = 0.5
 plain background begins with a finger tip: that is no frame."""
 _BLURRED_LINES = 8
 """Side of a JPEG block: so far a frame's end may be smeared."""
+_SAMPLES = 16
+"""Pixels of a line that show in passing where a hand begins."""
 _MAX_SHARE = 0.4
 """Of the image's height or width, on one side."""
 
@@ -38,14 +40,24 @@ def within_frame(grey: NDArray[np.generic]) -> tuple[slice, slice]:
 def _frame(lines: NDArray[np.generic], tolerance: float) -> int:
     """How many of the first lines are plain and end abruptly."""
     level = float(np.median(lines[0]))
-    for index, line in enumerate(lines[: int(len(lines) * _MAX_SHARE) + 1]):
-        if _change(line[None], level, tolerance) > 0.0:
-            inner = lines[index : index + 1 + _BLURRED_LINES]
-            return index if _change(inner, level, tolerance) >= _MIN_CHANGE else 0
-    return 0
+    first = lines[: int(len(lines) * _MAX_SHARE) + 1]
+    sampled = _not_plain(first[:, :: max(1, first.shape[1] // _SAMPLES)], level, tolerance)
+    if sampled.any():  # then no line behind that one is the first
+        first = first[: int(sampled.argmax()) + 1]
+    differs = _not_plain(first, level, tolerance)
+    if not differs.any():
+        return 0
+    end = int(differs.argmax())
+    inner = _differs(lines[end : end + 1 + _BLURRED_LINES], level, tolerance)
+    return end if inner.mean(axis=1).max() >= _MIN_CHANGE else 0
 
 
-def _change(lines: NDArray[np.generic], level: float, tolerance: float) -> float:
-    """The largest share of a line that differs from ``level``."""
-    differs = np.abs(lines.astype(np.float32) - level) > tolerance
-    return float(differs.mean(axis=1).max())
+def _not_plain(lines: NDArray[np.generic], level: float, tolerance: float) -> NDArray[np.bool_]:
+    """Which lines differ from ``level`` somewhere: where their darkest or brightest pixel does."""
+    darkest, brightest = lines.min(axis=1), lines.max(axis=1)
+    return _differs(darkest, level, tolerance) | _differs(brightest, level, tolerance)
+
+
+def _differs(grey: NDArray[np.generic], level: float, tolerance: float) -> NDArray[np.bool_]:
+    different: NDArray[np.bool_] = np.abs(grey.astype(np.float32) - level) > tolerance
+    return different

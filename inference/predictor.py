@@ -10,7 +10,7 @@ import numpy as np
 
 from inference.bundle import GATE_ONNX, Bundle, load_bundle
 from inference.canonical import CanonicalHand, find_canonical_hand
-from inference.decode import Decode, UnreadablePixels, decode
+from inference.decode import UnreadablePixels
 from inference.decoding_process import DecodingStopped
 from inference.engines.choice import DeviceChoice, PrecisionChoice, engine_for
 from inference.engines.engine import Device, Engine, EngineEvent, OnEvent
@@ -23,22 +23,20 @@ from inference.prediction import (
     PredictionInvalid,
     Rejection,
 )
-from inference.preprocess import STORED_SIDE
+from inference.preprocess import STORED_SIDE, Read, read
 
 Answer = Prediction | Rejection | PredictionInvalid | EngineFailed | DecodingStopped | OSError
 
 
 class Predictor:
-    """A verified model: its gate and the engine that runs its network. ``decode``: what makes grey
-    levels of a file."""
+    """A verified model: its gate and the engine that runs its network. ``read``: what makes a
+    radiograph of a file."""
 
-    def __init__(
-        self, bundle: Bundle, gate: Gate, engine: Engine, *, decode: Decode = decode
-    ) -> None:
+    def __init__(self, bundle: Bundle, gate: Gate, engine: Engine, *, read: Read = read) -> None:
         self.bundle = bundle
         self._gate = gate
         self._engine = engine
-        self._decode = decode
+        self._read = read
 
     @property
     def device(self) -> Device:
@@ -48,7 +46,7 @@ class Predictor:
     def predict(self, radiographs: Sequence[tuple[Path, bool]]) -> list[Answer]:
         """Assess DICOM files of boys (True) or girls (False); one answer each, in order.
 
-        Decoding and checks run on the CPU one by one, the network on all at once. A
+        Reading and checks run on the CPU one by one, the network on all at once. A
         :class:`Rejection` says why no bone age can be stated; an ``OSError`` that a file could
         not be read, a :class:`DecodingStopped` that it was not decoded within limits, an
         ``EngineFailed`` that a network could not run, a ``PredictionInvalid`` that it returned no
@@ -73,7 +71,7 @@ class Predictor:
         self, path: Path
     ) -> CanonicalHand | Rejection | OSError | EngineFailed | DecodingStopped:
         try:
-            return find_canonical_hand(self._decode(path), self._gate, self.bundle.side)
+            return find_canonical_hand(self._read(path), self._gate, self.bundle.side)
         except UnreadablePixels as error:
             return error.rejection
         except (OSError, EngineFailed, DecodingStopped) as error:
@@ -110,7 +108,7 @@ def load_predictor(
     precision: PrecisionChoice = "auto",
     batch_max: int = 1,
     on_event: OnEvent = _ignore,
-    decode: Decode = decode,
+    read: Read = read,
 ) -> Predictor:
     """Verify a bundle, then start its gate and its engine (:func:`engine_for`).
 
@@ -121,4 +119,4 @@ def load_predictor(
     engine = engine_for(
         bundle, device=device, precision=precision, batch_max=batch_max, on_event=on_event
     )
-    return Predictor(bundle, gate, engine, decode=decode)
+    return Predictor(bundle, gate, engine, read=read)

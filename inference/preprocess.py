@@ -8,12 +8,17 @@ network.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from math import ceil
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from inference.decode import decode
+from inference.frame import within_frame
 from inference.prediction import HandBox
 
 STORED_SIDE = 299
@@ -21,6 +26,35 @@ STORED_SIDE = 299
 
 _LOW_PERCENTILE, _HIGH_PERCENTILE = 2.0, 99.0
 _MARGIN = 0.06
+
+
+@dataclass(frozen=True, kw_only=True)
+class Radiograph:
+    """A radiograph without its plain frame, as the networks look at it.
+
+    ``stored``: float32 (299, 299) of :func:`to_stored_size`. ``field``: the part of the source
+    image that became those pixels.
+    """
+
+    stored: NDArray[np.float32]
+    field: HandBox
+
+
+Read = Callable[[Path], Radiograph]
+
+
+def read(path: Path) -> Radiograph:
+    """A DICOM file as a radiograph. Raises as :func:`inference.decode.decode`."""
+    return to_radiograph(decode(path))
+
+
+def to_radiograph(grey: NDArray[np.generic]) -> Radiograph:
+    """Grey levels (Rows, Columns), any real dtype, either polarity, as a radiograph."""
+    rows, columns = within_frame(grey)
+    return Radiograph(
+        stored=to_stored_size(grey[rows, columns]),
+        field=HandBox(left=columns.start, top=rows.start, right=columns.stop, bottom=rows.stop),
+    )
 
 
 def to_stored_size(pixels: NDArray[np.generic]) -> NDArray[np.float32]:

@@ -4,6 +4,7 @@ the standard has none)."""
 from __future__ import annotations
 
 from pydicom.sr.coding import Code
+from pydicom.uid import ComputedRadiographyImageStorage, DigitalXRayImageStorageForPresentation
 
 PRIVATE_SCHEME = "99BONEAGE"
 PRIVATE_SCHEME_NAME = "Bone age DICOM node: concepts without a public code"
@@ -23,7 +24,46 @@ LANGUAGES = {
     "en": Code("en-US", "RFC5646", "English (United States)"),
 }
 
+# What a document says about itself and its image (TID 1204, 1002, 1004, 1500, 1600 to 1603)
+LANGUAGE = Code("121049", "DCM", "Language of Content Item and Descendants")
+PROCEDURE_REPORTED = Code("121058", "DCM", "Procedure reported")
+IMAGE_LIBRARY = Code("111028", "DCM", "Image Library")
+IMAGE_LIBRARY_GROUP = Code("126200", "DCM", "Image Library Group")
+SOURCE = Code("260753009", "SCT", "Source")
+MODALITY = Code("121139", "DCM", "Modality")
+MODALITIES: dict[str, Code] = {
+    ComputedRadiographyImageStorage: Code("CR", "DCM", "Computed Radiography"),
+    DigitalXRayImageStorageForPresentation: Code("DX", "DCM", "Digital Radiography"),
+}
+"""By SOP Class UID of the source image."""
+PIXEL_ROWS = Code("110910", "DCM", "Pixel Data Rows")
+PIXEL_COLUMNS = Code("110911", "DCM", "Pixel Data Columns")
+ORIENTATION_OF_ROWS = Code("111044", "DCM", "Patient Orientation Row")
+ORIENTATION_OF_COLUMNS = Code("111043", "DCM", "Patient Orientation Column")
+HORIZONTAL_SPACING = Code("111026", "DCM", "Horizontal Pixel Spacing")
+VERTICAL_SPACING = Code("111066", "DCM", "Vertical Pixel Spacing")
+
+# A group of measurements (TID 1410, 4019, 300)
+IMAGING_MEASUREMENTS = Code("126010", "DCM", "Imaging Measurements")
+MEASUREMENT_GROUP = Code("125007", "DCM", "Measurement Group")
+TRACKING_IDENTIFIER = Code("112039", "DCM", "Tracking Identifier")
+TRACKING_UID = Code("112040", "DCM", "Tracking Unique Identifier")
+FINDING_SITE = Code("363698007", "SCT", "Finding Site")
+LATERALITY = Code("272741003", "SCT", "Laterality")
+ALGORITHM_NAME = Code("111001", "DCM", "Algorithm Name")
+ALGORITHM_VERSION = Code("111003", "DCM", "Algorithm Version")
+ALGORITHM_PARAMETERS = Code("111002", "DCM", "Algorithm Parameters")
+ALGORITHM_FAMILY = Code("111000", "DCM", "Algorithm Family")
+METHOD = Code("370129005", "SCT", "Measurement Method")
+DERIVATION = Code("121401", "DCM", "Derivation")
+IMAGE_REGION = Code("111030", "DCM", "Image Region")
+
 # Who says so
+OBSERVER_TYPE = Code("121005", "DCM", "Observer Type")
+DEVICE_UID = Code("121012", "DCM", "Device Observer UID")
+DEVICE_NAME = Code("121013", "DCM", "Device Observer Name")
+DEVICE_MANUFACTURER = Code("121014", "DCM", "Device Observer Manufacturer")
+DEVICE_MODEL_NAME = Code("121015", "DCM", "Device Observer Model Name")
 DEVICE = Code("121007", "DCM", "Device")
 PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")
 SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
@@ -43,6 +83,8 @@ UNCERTAINTY = Code("371884006", "SCT", "+/-, range of measurement uncertainty")
 STANDARD_DEVIATION = Code("386136009", "SCT", "Standard Deviation")
 MONTH = Code("mo", "UCUM", "month")
 NO_UNITS = Code("1", "UCUM", "no units")
+MILLIMETRE = Code("mm", "UCUM", "mm")
+PIXELS = Code("{pixels}", "UCUM", "Pixels")
 
 # Where
 HAND = Code("85562004", "SCT", "Hand")

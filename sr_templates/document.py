@@ -4,23 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
-from datetime import datetime
-from io import BytesIO
-from typing import Any
 
-from highdicom import ContributingEquipment
-from highdicom.sr import (
-    CodedConcept,
-    Comprehensive3DSR,
-    DeviceObserverIdentifyingAttributes,
-    EnhancedSR,
-    LanguageOfContentItemAndDescendants,
-    ObserverContext,
-)
-from pydicom.charset import encode_string, python_encoding
-from pydicom.config import RAISE, settings
-from pydicom.dataset import Dataset
-from pydicom.valuerep import VR, PersonName
+from pydicom.uid import Comprehensive3DSRStorage, EnhancedSRStorage
 
 from sr_templates import concepts
 from sr_templates.content import (
@@ -30,6 +15,8 @@ from sr_templates.content import (
     Predecessor,
     ReportContent,
 )
+from sr_templates.content_items import code, coded, instance_reference, text, uid
+from sr_templates.encoding import UTF_8, Item, has_all_characters
 from sr_templates.source import Source
 from sr_templates.uids import derived_uid
 from sr_templates.wording import wording
@@ -51,12 +38,7 @@ NARRATIVE = DocumentKind(name="narrative", series_number=902)
 CAPTURE = DocumentKind(name="capture", series_number=903)
 PDF = DocumentKind(name="pdf", series_number=904)
 
-_SR_CLASSES: dict[str, type[Comprehensive3DSR | EnhancedSR]] = {
-    MEASUREMENTS.name: Comprehensive3DSR,
-    NARRATIVE.name: EnhancedSR,
-}
-_ENCODED_BY_CHARACTER_SET = frozenset({VR.SH, VR.LO, VR.ST, VR.LT, VR.UC, VR.UT, VR.PN})
-"""PS3.5 6.1.2.3."""
+_SR_CLASSES = {MEASUREMENTS.name: Comprehensive3DSRStorage, NARRATIVE.name: EnhancedSRStorage}
 
 
 def report_uid(source: Source, content: ReportContent, purpose: str) -> str:
@@ -74,54 +56,55 @@ def report_uid(source: Source, content: ReportContent, purpose: str) -> str:
     )
 
 
-def language_item(content: ReportContent) -> LanguageOfContentItemAndDescendants:
+def language_item(content: ReportContent) -> Item:
     """The language of the texts (TID 1204)."""
-    language = concepts.LANGUAGES[content.language]
-    return LanguageOfContentItemAndDescendants(CodedConcept.from_code(language))
+    return code("HAS CONCEPT MOD", concepts.LANGUAGE, concepts.LANGUAGES[content.language])
 
 
-def device_observer(content: ReportContent) -> ObserverContext:
+def device_observer(content: ReportContent) -> list[Item]:
     """The installation of the software as observer (TID 1002, TID 1004)."""
     device = content.device
-    return ObserverContext(
-        observer_type=CodedConcept.from_code(concepts.DEVICE),
-        observer_identifying_attributes=DeviceObserverIdentifyingAttributes(
-            uid=derived_uid("device", device.model_name, device.name),
-            name=device.name,
-            manufacturer_name=device.manufacturer,
-            model_name=device.model_name,
-        ),
-    )
+    identifier = derived_uid("device", device.model_name, device.name)
+    return [
+        code("HAS OBS CONTEXT", concepts.OBSERVER_TYPE, concepts.DEVICE),
+        uid("HAS OBS CONTEXT", concepts.DEVICE_UID, identifier),
+        text("HAS OBS CONTEXT", concepts.DEVICE_NAME, device.name),
+        text("HAS OBS CONTEXT", concepts.DEVICE_MANUFACTURER, device.manufacturer),
+        text("HAS OBS CONTEXT", concepts.DEVICE_MODEL_NAME, device.model_name),
+    ]
 
 
-def build_document(
-    kind: DocumentKind, root: Dataset, source: Source, content: ReportContent
-) -> Dataset:
+def sr_document(kind: DocumentKind, tree: Item, source: Source, content: ReportContent) -> Item:
     """Put a content tree into a document with the source's identity and the marks of an
     unverified result by artificial intelligence, for research (PS3.3 C.17.2).
 
     ``content.reported_at`` must be in the time zone that the source states, if it states one.
     """
-    document: Dataset = _SR_CLASSES[kind.name](
-        evidence=[evidence(source)],
-        content=root,
-        is_complete=True,
-        is_verified=False,
-        is_final=False,
-        **instance_arguments(kind, source, content),
-    )
-    replaced = _studies(_replaced_by(kind, content))
+    replaced = _study_reference(_replaced_by(kind, content))
     if replaced:
-        document.PredecessorDocumentsSequence = replaced
-    return marked(document, source, content)
+        tree["PredecessorDocumentsSequence"] = [replaced]
+    return instance(
+        kind,
+        source,
+        content,
+        tree
+        | {
+            "SOPClassUID": _SR_CLASSES[kind.name],
+            "Modality": "SR",
+            "CompletionFlag": "COMPLETE",
+            "VerificationFlag": "UNVERIFIED",
+            "PreliminaryFlag": "PRELIMINARY",
+            "ReferencedPerformedProcedureStepSequence": [],
+            "PerformedProcedureCodeSequence": [],
+            "CurrentRequestedProcedureEvidenceSequence": [_evidence(source)],
+        },
+    )
 
 
-def instance_arguments(
-    kind: DocumentKind, source: Source, content: ReportContent
-) -> dict[str, Any]:
-    """What highdicom needs for the modules of every object: series, equipment and SOP Common. A
-    revised object stands in the series of the one that it replaces, within the same study."""
-    moment = _moment(content)
+def instance(kind: DocumentKind, source: Source, content: ReportContent, document: Item) -> Item:
+    """The document with the modules that every object has: patient, study, series, equipment and
+    SOP Common. A revised object stands in the series of the one that it replaces, within the same
+    study."""
     series = next(
         (
             p.series_instance_uid
@@ -130,61 +113,32 @@ def instance_arguments(
         ),
         report_uid(source, content, f"{kind.name} series"),
     )
-    return {
-        "sop_instance_uid": report_uid(source, content, kind.name),
-        "instance_number": content.revision,
-        "content_qualification": "RESEARCH",
-        "specific_character_set": "ISO_IR 192",
-        "content_date": moment.date(),
-        "content_time": moment.time(),
-        "series_instance_uid": series,
-        "series_number": kind.series_number,
-        "series_description": wording(content.language).text("series", kind.name),
-        "series_date": moment.date(),
-        "series_time": moment.time(),
+    day, time = content.reported_at.strftime("%Y%m%d %H%M%S").split()
+    whole: Item = {
+        **document,
         **_equipment(content),
+        "SpecificCharacterSet": UTF_8,
+        "InstanceCreationDate": day,
+        "InstanceCreationTime": time,
+        "SOPInstanceUID": report_uid(source, content, kind.name),
+        "SeriesDate": day,
+        "SeriesTime": time,
+        "ContentDate": day,
+        "ContentTime": time,
+        "SeriesDescription": wording(content.language).text("series", kind.name),
+        "ContentQualification": "RESEARCH",
+        "ContributingEquipmentSequence": [_contribution(content)],
+        "StudyInstanceUID": source.study_instance_uid,
+        "SeriesInstanceUID": series,
+        "SeriesNumber": kind.series_number,
+        "InstanceNumber": content.revision,
+        **{element.keyword: element for element in source.identity},
     }
-
-
-def marked(document: Dataset, source: Source, content: ReportContent) -> Dataset:
-    """The document with the source's identity, its origin and its character set."""
-    document.InstanceCreationDate = document.ContentDate
-    document.InstanceCreationTime = document.ContentTime
-    document.ContributingEquipmentSequence = [_contribution(content, _moment(content))]
     if content.synthetic:
-        document.SyntheticData = "YES"
-    document.update(source.identity)
-    if content.keep_character_set and _has_all_characters(document, source.character_set):
-        document.SpecificCharacterSet = list(source.character_set)
-    return document
-
-
-_ASCII = ("", "ISO_IR 6", "ISO 2022 IR 6")
-"""The default repertoire (PS3.5 6.1.2.1); pydicom takes it for Latin-1, which reads more."""
-
-
-def _has_all_characters(document: Dataset, character_set: tuple[str, ...]) -> bool:
-    """Whether every text of the document can be written in a Specific Character Set (0008,0005)."""
-    encodings = ["ascii" if n in _ASCII else python_encoding.get(n, "") for n in character_set]
-    if not all(encodings):
-        return False
-    before, settings.writing_validation_mode = settings.writing_validation_mode, RAISE
-    try:
-        for text in _texts(document):
-            encode_string(text, encodings)
-    except (UnicodeError, LookupError):
-        return False
-    finally:
-        settings.writing_validation_mode = before
-    return True
-
-
-def _texts(document: Dataset) -> Iterator[str]:
-    for element in document.iterall():
-        if element.VR in _ENCODED_BY_CHARACTER_SET and element.value:
-            values = element.value if element.VM > 1 else [element.value]
-            for value in values:
-                yield from value.components if isinstance(value, PersonName) else [str(value)]
+        whole["SyntheticData"] = "YES"
+    if content.keep_character_set and has_all_characters(whole, source.character_set):
+        whole["SpecificCharacterSet"] = list(source.character_set)
+    return whole
 
 
 def _replaced_by(kind: DocumentKind, content: ReportContent) -> list[Predecessor]:
@@ -196,58 +150,33 @@ def _replaced_by(kind: DocumentKind, content: ReportContent) -> list[Predecessor
     return [p for p in content.predecessors if p.kind in kinds]
 
 
-def _studies(predecessors: list[Predecessor]) -> list[Dataset]:
-    """Hierarchical SOP Instance Reference Macro (PS3.3 C.17.2.1)."""
+def _study_reference(predecessors: list[Predecessor]) -> Item | None:
+    """Hierarchical SOP Instance Reference Macro (PS3.3 C.17.2.1); all documents of one report
+    stand in one study."""
     if not predecessors:
-        return []
-    study = Dataset()  # all documents of one report stand in one study
-    study.StudyInstanceUID = predecessors[0].study_instance_uid
-    study.ReferencedSeriesSequence = [_series_reference(p) for p in predecessors]
-    return [study]
+        return None
+    series = [
+        _series_reference(p.series_instance_uid, p.sop_class_uid, p.sop_instance_uid)
+        for p in predecessors
+    ]
+    return {
+        "StudyInstanceUID": predecessors[0].study_instance_uid,
+        "ReferencedSeriesSequence": series,
+    }
 
 
-def _series_reference(predecessor: Predecessor) -> Dataset:
-    instance, series = Dataset(), Dataset()
-    instance.ReferencedSOPClassUID = predecessor.sop_class_uid
-    instance.ReferencedSOPInstanceUID = predecessor.sop_instance_uid
-    series.SeriesInstanceUID = predecessor.series_instance_uid
-    series.ReferencedSOPSequence = [instance]
-    return series
+def _evidence(source: Source) -> Item:
+    series = _series_reference(
+        source.series_instance_uid, source.sop_class_uid, source.sop_instance_uid
+    )
+    return {"StudyInstanceUID": source.study_instance_uid, "ReferencedSeriesSequence": [series]}
 
 
-def _moment(content: ReportContent) -> datetime:
-    return content.reported_at.replace(microsecond=0)
-
-
-def encode(document: Dataset) -> bytes:
-    """A complete DICOM file (PS3.10 7.1), Explicit VR Little Endian."""
-    with BytesIO() as file:
-        document.save_as(file, enforce_file_format=True)
-        return file.getvalue()
-
-
-def evidence(source: Source) -> Dataset:
-    """The source as highdicom needs it: nothing missing, nothing about the patient.
-
-    highdicom describes every CR and DX by orientation and spacing (TID 1603) and fails without
-    them; an image that lacks one of them is described without both.
-    """
-    image = Dataset()
-    for element in source.identity:
-        image.add_new(element.tag, element.VR, None)
-    image.PatientBirthDate = ""
-    image.SOPClassUID = source.sop_class_uid
-    image.SOPInstanceUID = source.sop_instance_uid
-    image.StudyInstanceUID = source.study_instance_uid
-    image.SeriesInstanceUID = source.series_instance_uid
-    image.Rows = source.rows
-    image.Columns = source.columns
-    image.Modality = "OT"
-    if source.orientation and source.spacing_mm:
-        image.Modality = "DX"
-        image.PatientOrientation = list(source.orientation)
-        image.ImagerPixelSpacing = list(source.spacing_mm)
-    return image
+def _series_reference(series: str, sop_class: str, sop_instance: str) -> Item:
+    return {
+        "SeriesInstanceUID": series,
+        "ReferencedSOPSequence": [instance_reference(sop_class, sop_instance)],
+    }
 
 
 _NOT_STATED = frozenset(
@@ -287,20 +216,20 @@ def _exact(value: object) -> str:
     return str(value)
 
 
-def _equipment(content: ReportContent) -> dict[str, Any]:
+def _equipment(content: ReportContent) -> Item:
     device = content.device
     return {
-        "manufacturer": device.manufacturer,
-        "manufacturer_model_name": device.model_name,
-        "device_serial_number": device.name,
-        "software_versions": device.software_version,
+        "Manufacturer": device.manufacturer,
+        "ManufacturerModelName": device.model_name,
+        "DeviceSerialNumber": device.name,
+        "SoftwareVersions": device.software_version,
     }
 
 
-def _contribution(content: ReportContent, moment: datetime) -> ContributingEquipment:
-    return ContributingEquipment(
-        purpose_of_reference=concepts.PROCESSING_EQUIPMENT,
-        contribution_datetime=moment,
-        contribution_description=wording(content.language).text("notice", "contribution"),
+def _contribution(content: ReportContent) -> Item:
+    return {
         **_equipment(content),
-    )
+        "PurposeOfReferenceCodeSequence": [coded(concepts.PROCESSING_EQUIPMENT)],
+        "ContributionDateTime": content.reported_at.strftime("%Y%m%d%H%M%S%z"),
+        "ContributionDescription": wording(content.language).text("notice", "contribution"),
+    }

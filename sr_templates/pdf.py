@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from io import BytesIO
 
-from highdicom.base import SOPClass
 from PIL import Image
-from pydicom.dataset import Dataset
-from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
+from pydicom.uid import EncapsulatedPDFStorage
 from reportlab import rl_config
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.units import mm
@@ -17,7 +15,8 @@ from reportlab.pdfgen.canvas import Canvas
 
 from sr_templates.capture import source_reference
 from sr_templates.content import AssessedContent, ReportContent
-from sr_templates.document import PDF, instance_arguments, marked
+from sr_templates.document import PDF, instance
+from sr_templates.encoding import Item
 from sr_templates.growth_chart import growth_chart
 from sr_templates.source import Source
 from sr_templates.statements import Statements, statements
@@ -33,28 +32,25 @@ _REGULAR, _BOLD = "Helvetica", "Helvetica-Bold"
 """Two of the fonts that every PDF reader has; the texts keep to ISO 8859-1, which these cover."""
 
 
-def build_pdf(source: Source, content: ReportContent, shown: Image.Image | None) -> Dataset:
+def build_pdf(source: Source, content: ReportContent, shown: Image.Image | None) -> Item:
     """The whole object. ``shown`` as in :func:`sr_templates.picture.annotate`."""
     said = statements(content)
-    document = SOPClass(
-        study_instance_uid=source.study_instance_uid,
-        sop_class_uid=EncapsulatedPDFStorage,
-        transfer_syntax_uid=ExplicitVRLittleEndian,
-        modality="DOC",
-        **instance_arguments(PDF, source, content),
-    )
-    document.ConversionType = "WSD"
-    document.AcquisitionDateTime = None
-    document.BurnedInAnnotation = "YES"
-    document.SourceInstanceSequence = [source_reference(source)]
-    document.DocumentTitle = said.title
-    document.ConceptNameCodeSequence = None
-    document.VerificationFlag = "UNVERIFIED"
-    document.MIMETypeOfEncapsulatedDocument = "application/pdf"
     page = draw_page(said, content, shown)
-    document.EncapsulatedDocumentLength = len(page)
-    document.EncapsulatedDocument = page + b"\0" * (len(page) % 2)
-    return marked(document, source, content)
+    document: Item = {
+        "SOPClassUID": EncapsulatedPDFStorage,
+        "Modality": "DOC",
+        "ConversionType": "WSD",
+        "AcquisitionDateTime": None,
+        "BurnedInAnnotation": "YES",
+        "SourceInstanceSequence": [source_reference(source)],
+        "DocumentTitle": said.title,
+        "ConceptNameCodeSequence": [],
+        "VerificationFlag": "UNVERIFIED",
+        "MIMETypeOfEncapsulatedDocument": "application/pdf",
+        "EncapsulatedDocumentLength": len(page),
+        "EncapsulatedDocument": page,
+    }
+    return instance(PDF, source, content, document)
 
 
 def draw_page(said: Statements, content: ReportContent, shown: Image.Image | None) -> bytes:

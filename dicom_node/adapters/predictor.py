@@ -19,10 +19,10 @@ from dicom_node.ports import PredictionRequest
 
 if TYPE_CHECKING:
     from inference import prediction
-    from inference.decode import Decode
     from inference.engines.choice import DeviceChoice, PrecisionChoice
     from inference.engines.engine import Device, EngineEvent
     from inference.predictor import Answer, Predictor
+    from inference.preprocess import Read
 
 MODELS = Path(dicom_node.__file__).parent.parent / "config" / "models"
 """Folder of the released bundles."""
@@ -31,7 +31,7 @@ MODELS = Path(dicom_node.__file__).parent.parent / "config" / "models"
 class BundlePredictor:
     """A bundle with the engine for ``device``, both loaded when they are first needed.
 
-    ``decode``: what makes grey levels of a file, in this process unless told. ``model``: name,
+    ``read``: what makes a radiograph of a file, in this process unless told. ``model``: name,
     ``name-version`` or absolute path of a bundle; a name means its newest version.
     Every method raises ``Permanent`` (PREDICTOR_UNAVAILABLE) when the bundle is missing or is not
     what its manifest says, and when the engine cannot start.
@@ -44,13 +44,13 @@ class BundlePredictor:
         device: DeviceChoice = "auto",
         precision: PrecisionChoice = "auto",
         batch_max: int = 1,
-        decode: Decode | None = None,
+        read: Read | None = None,
     ) -> None:
         self._model = model
         self._device = device
         self._precision = precision
         self._batch_max = batch_max
-        self._decode = decode
+        self._read = read
 
     @property
     def device(self) -> Device:
@@ -93,8 +93,8 @@ class BundlePredictor:
 
     @cached_property
     def _predictor(self) -> Predictor:
-        from inference.decode import decode
         from inference.predictor import load_predictor
+        from inference.preprocess import read
 
         with _unavailable():
             return load_predictor(
@@ -103,7 +103,7 @@ class BundlePredictor:
                 precision=self._precision,
                 batch_max=self._batch_max,
                 on_event=_record,
-                decode=self._decode or decode,
+                read=self._read or read,
             )
 
     def predict(

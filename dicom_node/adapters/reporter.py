@@ -1,8 +1,4 @@
-"""The port Reporter on ``sr_templates``: our words to plain content, content to encoded objects.
-
-highdicom takes most of a second to import: it is loaded with the first report, not with this
-module.
-"""
+"""The port Reporter on ``sr_templates``: our words to plain content, content to encoded objects."""
 
 from __future__ import annotations
 
@@ -11,12 +7,12 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pydicom import Dataset, dcmread
 from pydicom.config import disable_value_validation
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit
 
 from dicom_node import __version__
 from dicom_node.domain.assessment import (
@@ -47,6 +43,10 @@ from sr_templates.content import (
     Prior,
     ReportContent,
 )
+from sr_templates.document import report_uid
+from sr_templates.encoding import Item, encode_file
+from sr_templates.measurement_report import build_measurement_report
+from sr_templates.narrative import build_narrative
 from sr_templates.source import Source, UnusableSource, read_source
 
 if TYPE_CHECKING:
@@ -96,8 +96,7 @@ class SrReporter:
 
     def warm(self, kinds: frozenset[ReportKind]) -> None:
         """Build a report of nothing now, so that the first real one of these kinds does not wait
-        for highdicom and its tables, or for what draws."""
-        import_module("sr_templates.measurement_report")
+        for tables, or for what draws."""
         nothing = NotAssessedContent(
             device=self._device,
             content_sha256="",
@@ -261,8 +260,6 @@ def _unchanged(
     previous = request.previous
     if previous is None or not all(item.encoded for item in previous.objects):
         return ()
-    from sr_templates.document import report_uid
-
     before = replace(content, revision=previous.revision)
     made = {kind.value: report_uid(source, before, kind.value) for kind in _kinds(request)}
     known = {item.kind: item.sop_instance_uid for item in previous.objects}
@@ -308,9 +305,6 @@ def _documents(
     source: Source, content: ReportContent, kinds: frozenset[ReportKind]
 ) -> tuple[ReportObject, ...]:
     """The objects in words and numbers."""
-    from sr_templates.measurement_report import build_measurement_report
-    from sr_templates.narrative import build_narrative
-
     objects = []
     if isinstance(content, AssessedContent) and ReportKind.MEASUREMENTS in kinds:
         report = build_measurement_report(source, content)
@@ -336,18 +330,18 @@ def _drawn(
     shown = None if pixels is None else radiograph(pixels, content)
     if ReportKind.CAPTURE in kinds:
         capture = build_capture(source, content, annotate(shown, content))
-        yield _encoded(ReportKind.CAPTURE, capture)
+        yield _encoded(ReportKind.CAPTURE, capture, transfer_syntax=JPEGBaseline8Bit)
     if ReportKind.PDF in kinds:
         yield _encoded(ReportKind.PDF, build_pdf(source, content, shown))
 
 
-def _encoded(kind: ReportKind, document: Dataset) -> ReportObject:
-    from sr_templates.document import encode
-
+def _encoded(
+    kind: ReportKind, document: Item, *, transfer_syntax: str = ExplicitVRLittleEndian
+) -> ReportObject:
     return ReportObject(
         kind=kind,
-        sop_class_uid=str(document.SOPClassUID),
-        sop_instance_uid=str(document.SOPInstanceUID),
-        series_instance_uid=str(document.SeriesInstanceUID),
-        encoded=encode(document),
+        sop_class_uid=str(document["SOPClassUID"]),
+        sop_instance_uid=str(document["SOPInstanceUID"]),
+        series_instance_uid=str(document["SeriesInstanceUID"]),
+        encoded=encode_file(document, transfer_syntax=transfer_syntax),
     )

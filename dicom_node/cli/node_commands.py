@@ -36,6 +36,7 @@ from dicom_node.doctor import (
     check_patient_key,
     check_port,
     check_reference_table,
+    check_reports,
     run_checks,
 )
 from dicom_node.node import is_running
@@ -147,6 +148,7 @@ def _checks(
         "model": lambda: check_model(wiring.predictor.verify),
         "device": lambda: check_device(settings.inference.device, lambda: wiring.predictor.device),
         "reference table": lambda: check_reference_table(lambda: wiring.reference),
+        "reports": lambda: check_reports(_differing_reports),
         "patient key": lambda: check_patient_key(wiring.pseudonyms.verify),
         "decoders": lambda: check_decoders(IMAGE_TRANSFER_SYNTAXES),
         "port": lambda: check_port(node.bind, node.port, ours=ours),
@@ -173,3 +175,9 @@ def _trouble(screen: Screen, wiring: Wiring, destination: DestinationSettings) -
         if not step.ok:
             return f"{step.name}: {step.detail}. {HINTS[step.hint][screen.language]}"
     return None
+
+
+def _differing_reports() -> tuple[int, list[str]]:
+    from sr_templates.judge import differing_documents
+
+    return differing_documents()

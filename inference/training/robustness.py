@@ -23,6 +23,7 @@ from inference.canonical import CanonicalHand, find_canonical_hand
 from inference.gate import Gate
 from inference.network import BoneAgeNet
 from inference.prediction import Rejection
+from inference.preprocess import to_radiograph
 from inference.training.evaluate import predict_array
 from inference.training.prepare import load_radiographs
 from inference.training.run_config import RunConfig
@@ -108,7 +109,9 @@ def robustness(
     rows: dict[str, dict[str, Any]] = {}
     baseline = np.full(len(chosen), np.nan)
     for name, change in track(CHANGES.items(), description="changing radiographs"):
-        hands = [find_canonical_hand(change(grey), gate, config.side) for grey in stored]
+        hands = [
+            find_canonical_hand(to_radiograph(change(grey)), gate, config.side) for grey in stored
+        ]
         months = _months(network, hands, male)
         if not rows:
             baseline = months

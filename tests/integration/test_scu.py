@@ -40,7 +40,7 @@ from dicom_node.domain.errors import Fault, NodeError, Permanent, Transient
 from dicom_node.scp.archive_peer import ArchivePeer
 from sr_templates.capture import build_capture
 from sr_templates.content import Device, NotAssessedContent
-from sr_templates.document import encode
+from sr_templates.encoding import encode_file
 from sr_templates.source import read_source
 from sr_templates.uids import derived_uid
 from tests.builders.dicom_files import data_set_bytes, hand_dataset
@@ -413,9 +413,9 @@ def test_a_picture_goes_compressed_where_that_is_taken_and_else_decoded(
     )
     made = build_capture(source, content, picture)
     sent = replace(
-        report(made.SOPClassUID, kind=ReportKind.CAPTURE),
-        encoded=encode(made),
-        sop_instance_uid=str(made.SOPInstanceUID),
+        report(str(made["SOPClassUID"]), kind=ReportKind.CAPTURE),
+        encoded=encode_file(made, transfer_syntax=JPEGBaseline8Bit),
+        sop_instance_uid=str(made["SOPInstanceUID"]),
     )
     with running_storescp(tmp_path / "pacs", *options) as port:
         sender = sender_to(port)

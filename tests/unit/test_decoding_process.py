@@ -16,7 +16,8 @@ import pytest
 
 from inference.decode import UnreadablePixels, decode
 from inference.decoding_process import MAX_CRASHES, DecodingProcess, DecodingStopped
-from inference.prediction import EngineFailed, Rejection
+from inference.prediction import EngineFailed, HandBox, Rejection
+from inference.preprocess import read
 from tests.builders.dicom_files import hand_dataset, write_file
 
 
@@ -36,6 +37,20 @@ def test_the_grey_levels_are_those_of_this_process(process: DecodingProcess, ima
     first = process.decode(image)
     assert np.array_equal(process.decode(larger), decode(larger))
     assert np.array_equal(first, decode(image)), "the next image overwrote it"
+
+
+def test_the_radiograph_is_that_of_this_process(process: DecodingProcess, tmp_path: Path) -> None:
+    dataset = hand_dataset(side_pixels=400)
+    pixels = np.frombuffer(dataset.PixelData, np.uint16).reshape(400, 400)
+    framed = np.pad(pixels, ((20, 40), (60, 0)))
+    dataset.Rows, dataset.Columns = framed.shape
+    dataset.PixelData = framed.tobytes()
+    path = write_file(tmp_path / "framed.dcm", dataset)
+    found, expected = process.read(path), read(path)
+    assert np.array_equal(found.stored, expected.stored)
+    assert found.field == expected.field != HandBox(left=0, top=0, right=460, bottom=460)
+    process.read(write_file(tmp_path / "plain.dcm", hand_dataset(side_pixels=400)))
+    assert np.array_equal(found.stored, expected.stored), "the next image overwrote it"
 
 
 def test_an_image_of_many_pixels_gives_its_memory_back(

@@ -14,12 +14,14 @@ from sqlalchemy import (
     Connection,
     Row,
     Select,
+    bindparam,
     insert,
     select,
     text,
     true,
     update,
 )
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from dicom_node.adapters.ledger.schema import LEASED, QUEUED, jobs, journal
 from dicom_node.domain.commitment import ASK_AGAIN
@@ -118,9 +120,13 @@ def enqueue(
     )
 
 
+_EXPIRED = select(jobs.c.job_id).where(text(LEASED), jobs.c.lease_expires_at <= bindparam("moment"))
+
+
 def end_expired_leases(connection: Connection, *, now: datetime) -> None:
     """Take the leases that ran out."""
-    _end_leases(connection, jobs.c.lease_expires_at <= now, now=now)
+    if connection.execute(_EXPIRED, {"moment": now}).first() is not None:
+        _end_leases(connection, jobs.c.lease_expires_at <= now, now=now)
 
 
 def mend_clock_step(connection: Connection, *, now: datetime) -> int:
@@ -196,33 +202,52 @@ def claim_due(
     claimed: list[Job] = []
     for stage in sorted(set(stages), key=_STAGES.index, reverse=True):
         if len(claimed) < limit:
-            due = _due(stage, destination, now=lease.now).limit(limit - len(claimed))
-            claimed += _lease(connection, due, lease)
+            claimed += _lease(connection, stage, lease, limit - len(claimed), destination)
     _note_claims(connection, claimed, lease)
     return claimed
 
 
-def _due(stage: Stage, destination: str | None, *, now: datetime) -> Select[tuple[int]]:
-    due = (
-        select(jobs.c.job_id)
-        .where(text(QUEUED), jobs.c.stage == stage, jobs.c.run_after <= now)
-        .order_by(jobs.c.run_after, jobs.c.job_id)
-    )
-    return due if destination is None else due.where(jobs.c.destination == destination)
-
-
-def _lease(connection: Connection, due: Select[tuple[int]], lease: Lease) -> list[Job]:
-    taken = connection.execute(
+def _claim_statement(due: Select[tuple[int]]) -> ReturningUpdate[Any]:
+    """Made once: a worker that has nothing to do runs it every second."""
+    return (
         update(jobs)
         .where(jobs.c.job_id.in_(due))
         .values(
             state=next_state(JobState.QUEUED, JobEvent.CLAIM),
             attempt=jobs.c.attempt + 1,
-            owner=lease.owner,
-            lease_expires_at=lease.expires_at,
+            owner=bindparam("claimer"),
+            lease_expires_at=bindparam("expiry"),
         )
         .returning(*JOB_COLUMNS)
     )
+
+
+_DUE = (
+    select(jobs.c.job_id)
+    .where(
+        text(QUEUED), jobs.c.stage == bindparam("wanted"), jobs.c.run_after <= bindparam("moment")
+    )
+    .order_by(jobs.c.run_after, jobs.c.job_id)
+    .limit(bindparam("most"))
+)
+_CLAIM = _claim_statement(_DUE)
+_CLAIM_FOR = _claim_statement(_DUE.where(jobs.c.destination == bindparam("goal")))
+
+
+def _lease(
+    connection: Connection, stage: Stage, lease: Lease, limit: int, destination: str | None
+) -> list[Job]:
+    values = {
+        "wanted": stage,
+        "moment": lease.now,
+        "most": limit,
+        "claimer": lease.owner,
+        "expiry": lease.expires_at,
+    }
+    if destination is None:
+        taken = connection.execute(_CLAIM, values)
+    else:
+        taken = connection.execute(_CLAIM_FOR, values | {"goal": destination})
     return sorted(map(to_job, taken), key=lambda job: (job.run_after, job.job_id))
 
 
