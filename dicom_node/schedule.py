@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ class Schedule:
     """Runs tasks in background threads until stopped."""
 
     def __init__(self, tasks: tuple[Task, ...]) -> None:
+        # a run that is missed because the last one still runs is no news
+        logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
         self._scheduler = BackgroundScheduler(timezone="UTC", daemon=True)
         self._ahead = _wall_ahead()
         for task in tasks:

@@ -11,6 +11,7 @@ import click
 
 from dicom_node.adapters.central.archive import KnownExam
 from dicom_node.adapters.central.migrate import migrate
+from dicom_node.adapters.central.months import CentralMonths, MonthTable
 from dicom_node.cli.options import config_option, json_option, readable_errors, settings_from
 from dicom_node.cli.output import Failed, Screen, print_json
 from dicom_node.domain.errors import NodeError
@@ -23,6 +24,18 @@ _since_option = click.option(
     type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
     help="Exams that were received from then on (UTC).",
 )
+_url_option = click.option(
+    "--url",
+    required=True,
+    help="postgresql://OWNER@HOST/DATABASE: the owner of the central database.",
+)
+_password_option = click.option(
+    "--password-file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="The owner's password, as libpq reads it (passfile).",
+)
+_region_option = click.option("--region", help="Of one region only.")
+_MONTH = click.DateTime(["%Y-%m"])
 
 
 @click.group()
@@ -31,16 +44,8 @@ def central() -> None:
 
 
 @central.command("migrate")
-@click.option(
-    "--url",
-    required=True,
-    help="postgresql://OWNER@HOST/DATABASE: the owner of the central database.",
-)
-@click.option(
-    "--password-file",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="The owner's password, as libpq reads it (passfile).",
-)
+@_url_option
+@_password_option
 @click.pass_obj
 def central_migrate(screen: Screen, url: str, password_file: Path | None) -> None:
     """Make or upgrade the central database, and the partitions of the coming months.
@@ -50,6 +55,65 @@ def central_migrate(screen: Screen, url: str, password_file: Path | None) -> Non
     with readable_errors():
         revision = migrate(url, password_file=password_file)
     screen.say("central_migrated", revision=revision)
+
+
+@central.command("detach")
+@_url_option
+@_password_option
+@click.option("--before", required=True, type=_MONTH, help="The first month that stays (UTC).")
+@_region_option
+@click.option("--dry-run", is_flag=True, help="Only show what would be detached.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+@click.pass_obj
+def central_detach(
+    screen: Screen,
+    url: str,
+    password_file: Path | None,
+    before: datetime,
+    region: str | None,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Take whole months out of the central tables: each becomes tables by itself.
+
+    Nodes and reports go on. The tables can be dumped (pg_dump -t), dropped, restored, and attached
+    again. An exam of such a month that a node sends later is refused.
+    """
+    months = CentralMonths(url, password_file=password_file)
+    with readable_errors():
+        found = months.attached(before.date(), region)
+        if not dry_run:
+            if found and not yes:
+                _show(screen, "central_attached", found, as_json=False)
+                click.confirm(screen.text("central_detach_asks"), abort=True, err=True)
+            months.detach(found)
+    _show(screen, "central_attached" if dry_run else "central_detached", found, as_json=as_json)
+
+
+@central.command("attach")
+@click.argument("month", type=_MONTH)
+@_url_option
+@_password_option
+@_region_option
+@json_option
+@click.pass_obj
+def central_attach(
+    screen: Screen,
+    month: datetime,
+    url: str,
+    password_file: Path | None,
+    region: str | None,
+    as_json: bool,
+) -> None:
+    """Put a month back that was detached.
+
+    An exam that came again in between, under another time, stays as it came last.
+    """
+    with readable_errors():
+        found = CentralMonths(url, password_file=password_file).attach(month.date(), region)
+    _show(screen, "central_attached", found, as_json=as_json)
 
 
 @central.command("status")
@@ -117,6 +181,20 @@ def central_renew_key(screen: Screen, institution: str, config: Path | None) -> 
     with readable_errors():
         key_id = _wired(screen, settings).central_pseudonyms.renew(institution)
     screen.say("central_key_renewed", institution=institution, key_id=key_id)
+
+
+def _show(screen: Screen, title: str, tables: tuple[MonthTable, ...], *, as_json: bool) -> None:
+    if as_json:
+        print_json([asdict(table) for table in tables])
+        return
+    screen.table(
+        title,
+        ("month", "region", "central_table", "rows", "megabytes"),
+        [
+            (f"{table.month:%Y-%m}", table.region, table.name, table.rows, table.bytes // 1_000_000)
+            for table in tables
+        ],
+    )
 
 
 def _wired(screen: Screen, settings: Settings) -> Wiring:

@@ -13,6 +13,7 @@ class Fault(StrEnum):
     ARCHIVE_DAMAGED = "archive_damaged"
     ARCHIVE_REFUSED = "archive_refused"
     ARCHIVE_UNAVAILABLE = "archive_unavailable"
+    CENTRAL_FULL = "central_full"
     CENTRAL_REFUSED = "central_refused"
     CENTRAL_UNAVAILABLE = "central_unavailable"
     CERTIFICATE_INVALID = "certificate_invalid"

@@ -63,7 +63,8 @@ class Outbox(Protocol):
 
 class CentralArchive(Protocol):
     """The centre. All methods raise ``Transient`` (CENTRAL_UNAVAILABLE) when it does not answer
-    and ``Permanent`` (CENTRAL_REFUSED) when it does not let this node in."""
+    or (CENTRAL_FULL) has no room, and ``Permanent`` (CENTRAL_REFUSED) when it does not let this
+    node in."""
 
     def last_batch(self) -> int:
         """The last batch of this node that the centre has, 0 before the first."""

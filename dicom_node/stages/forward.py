@@ -3,6 +3,7 @@ often as its facts change, and no exam waits for the centre."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from dicom_node.domain.assessment import ReferenceTable
@@ -16,8 +17,8 @@ from dicom_node.stages.report import assessment_of
 BATCH = 200
 """Exams in one transaction of the centre: what is in memory at once, however long it was away."""
 
-_BATCHES_A_RUN = 50
-"""After so many a stop is noticed, and the heartbeat is not held up for long."""
+_RUN_SECONDS = 30.0
+"""After so long a stop is noticed, however slow the centre is."""
 
 
 class Forward:
@@ -44,8 +45,8 @@ class Forward:
     def __call__(self) -> int:
         """Send what waits, up to a limit; return how many exams. Raises what the centre raises."""
         batch = self._agree()
-        sent = 0
-        for _ in range(_BATCHES_A_RUN):
+        sent, until = 0, time.monotonic() + _RUN_SECONDS
+        while time.monotonic() < until:
             waiting = self._outbox.waiting(BATCH)
             if not waiting:
                 break

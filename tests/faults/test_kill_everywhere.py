@@ -33,6 +33,7 @@ from tests.integration.peers import dcmtk, wait_until
 from tests.peers.invariants import Fates, check_fates, check_rest, check_stopped
 from tests.peers.node import Node, start_node, write_config
 from tests.peers.orthanc import Orthanc, needs_orthanc, running_orthanc
+from tests.peers.postgres import Postgres, needs_postgres, running_centre
 
 RECOVERY_SECONDS = 10.0
 KILLS = int(os.environ.get("KILLS", "200"))
@@ -245,9 +246,16 @@ def fire(run: Run, target: str) -> Kill:
 
 
 def under_fire(folder: Path, targets: Sequence[str]) -> list[Kill]:
-    """Kill by that list, then check the promise; what the node holds must be what it should."""
-    with running_orthanc(folder / "pacs") as pacs:
-        config = write_config(folder / "node", [(PACS, Orthanc.ae_title, pacs.dicom_port)])
+    """Kill by that list, then check the promise; what the node holds must be what it should, and
+    the centre knows every exam once."""
+    with running_orthanc(folder / "pacs") as pacs, running_centre(folder / "centre") as centre:
+        url = centre.url("node_sp").replace("+psycopg2", "")
+        config = write_config(
+            folder / "node",
+            [(PACS, Orthanc.ae_title, pacs.dicom_port)],
+            node='name = "sp-1"\nregion = "SP"',
+            extra=f'[central]\nurl = "{url}"\n',
+        )
         with config.open("a") as opened:
             opened.write("\nverify_by_query = true\n")  # of the destination: there is a CONFIRM
         run = Run(folder=folder, node=start_node(folder / "node"))
@@ -256,6 +264,7 @@ def under_fire(folder: Path, targets: Sequence[str]) -> list[Kill]:
                 kills = [fire(run, target) for target in targets]
             run.node.wait_until_idle(120)
             fates = check_fates(run.node, run.acknowledged, received(pacs))
+            check_centre(run, centre)
             check_rest(run.node, restarts=run.restarts)
             assert run.node.stop() == 0
         finally:
@@ -264,6 +273,15 @@ def under_fire(folder: Path, targets: Sequence[str]) -> list[Kill]:
     check_stopped(run.node)
     tell(kills, len(run.acknowledged), fates)
     return kills
+
+
+def check_centre(run: Run, centre: Postgres) -> None:
+    """Every exam once, with its delivery."""
+    wait_until(lambda: "dicom_node_outbox_exams 0.0" in run.node.get("/metrics"), seconds=60)
+    [[exams]] = run.query("SELECT count(*) FROM exams")
+    for table in ("exams", "deliveries"):
+        count = f"SELECT count(*), count(DISTINCT exam_pseudonym) FROM {table}"
+        assert centre.sql(count) == f"{exams}|{exams}"
 
 
 def received(pacs: Orthanc) -> Counter[str]:
@@ -303,6 +321,7 @@ def check(kills: list[Kill]) -> None:
 
 
 @needs_orthanc
+@needs_postgres
 def test_a_kill_in_every_stage_is_recovered_from_at_once(tmp_path: Path) -> None:
     """The exact limit is for `make kill`: a start is work for the CPU, which others may have."""
     kills = under_fire(tmp_path, TARGETS)
@@ -339,6 +358,7 @@ def test_processes_that_are_stopped_are_killed_and_their_exams_move_on(tmp_path:
 
 
 @needs_orthanc
+@needs_postgres
 @pytest.mark.kill
 @pytest.mark.timeout(7200)
 def test_two_hundred_kills_lose_nothing_and_are_recovered_from(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_the_way_of_an_administrator(centre: Postgres, tmp_path: Path) -> None:
     said = run("migrate", "--url", centre.url())
     assert (said.exit_code, said.output.strip()) == (
         0,
-        "The central database has revision c0002.",
+        "The central database has revision c0003.",
     )
     config = site(tmp_path / "node", centre.url("node_sp").replace("+psycopg2", ""))
     centre.sql("CREATE ROLE node_sp LOGIN IN ROLE bone_age_node")

@@ -27,6 +27,7 @@ from dicom_node.domain.record import ExamRecord
 from dicom_node.domain.retry import Park
 from dicom_node.stages.forward import BATCH, Forward
 from tests.builders.exams import answer, claim_one, complete, exam_before, instance
+from tests.builders.forwarding import delivered_exam
 from tests.builders.radiographs import radiograph
 from tests.fakes.clock import ManualClock
 from tests.integration.peers import wait_until
@@ -66,14 +67,6 @@ def forward(centre: Postgres, outbox: SqlOutbox, tmp_path: Path) -> Forward:
         region="SP",
         node="sp-1",
     )
-
-
-def delivered_exam(ledger: SqlLedger, number: int = 1) -> int:
-    exam_id = exam_before(ledger, Stage.DELIVER, number=number)
-    job = claim_one(ledger, Stage.DELIVER)
-    ledger.record_delivery(job, answer(exam_id, "pacs", verdict=Verdict.STORED))
-    complete(ledger, job)
-    return exam_id
 
 
 def test_an_exam_is_forwarded_when_it_has_an_outcome(

@@ -11,8 +11,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pytest
+from alembic import command
+from sqlalchemy import create_engine
 
-from dicom_node.adapters.central.migrate import migrate
+from dicom_node.adapters.central.migrate import _config
 from tests.integration.peers import free_port
 
 _PROGRAMS = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
@@ -70,8 +72,9 @@ class Postgres:
 
 
 @contextmanager
-def running_cluster(folder: Path) -> Iterator[Postgres]:
-    """A new cluster with its superuser ``postgres`` and nothing else."""
+def running_cluster(folder: Path, *, settings: str = "") -> Iterator[Postgres]:
+    """A new cluster with its superuser ``postgres`` and nothing else. ``settings``: lines of its
+    postgresql.conf."""
     home = _home_for_postgres(folder)
     _as_postgres("initdb", "-D", home, "-A", "trust", "-U", "postgres", "-N", "-E", "UTF8")
     port = free_port()
@@ -79,6 +82,7 @@ def running_cluster(folder: Path) -> Iterator[Postgres]:
         configuration.write(
             f"port = {port}\nlisten_addresses = '127.0.0.1'\n"
             f"unix_socket_directories = '{home}'\nwal_level = replica\nfsync = off\n"
+            f"{settings}\n"
         )
     cluster = Postgres(home, port)
     cluster.start()
@@ -90,9 +94,9 @@ def running_cluster(folder: Path) -> Iterator[Postgres]:
 
 
 @contextmanager
-def running_postgres(folder: Path) -> Iterator[Postgres]:
+def running_postgres(folder: Path, *, settings: str = "") -> Iterator[Postgres]:
     """A new cluster with the database ``bone_age`` and its ``owner``."""
-    with running_cluster(folder) as cluster:
+    with running_cluster(folder, settings=settings) as cluster:
         cluster.sql("CREATE ROLE owner LOGIN CREATEROLE", role="postgres", database="postgres")
         cluster.sql("CREATE DATABASE bone_age OWNER owner", role="postgres", database="postgres")
         cluster.sql("ALTER SCHEMA public OWNER TO owner", role="postgres")
@@ -104,16 +108,27 @@ NODES = {"node_sp": ("SP", "sp-1"), "node_sp2": ("SP", "sp-2"), "node_rj": ("RJ"
 
 
 @contextmanager
-def running_centre(folder: Path) -> Iterator[Postgres]:
+def running_centre(folder: Path, *, settings: str = "") -> Iterator[Postgres]:
     """A cluster with the central schema, the roles of :data:`NODES`, and ``analyst``, who reads
     reports."""
-    with running_postgres(folder) as running:
-        migrate(running.url())
-        for role, (region, node) in NODES.items():
+    with running_postgres(folder, settings=settings) as running:
+        for role in (*NODES, "analyst"):
             running.sql(f"CREATE ROLE {role} LOGIN")
-            running.sql(f"SELECT admit_node('{role}', '{region}', '{node}')")
-        running.sql("CREATE ROLE analyst LOGIN IN ROLE bone_age_reporting")
+        make_centre(running)
         yield running
+
+
+def make_centre(running: Postgres, revision: str = "head") -> None:
+    """The central schema of a revision, without rows, instead of what there was."""
+    running.sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    running.sql("GRANT USAGE ON SCHEMA public TO PUBLIC")
+    config, owner = _config(), create_engine(running.url())
+    with owner.begin() as config.attributes["connection"]:
+        command.upgrade(config, revision)
+    owner.dispose()
+    for role, (region, node) in NODES.items():
+        running.sql(f"SELECT admit_node('{role}', '{region}', '{node}')")
+    running.sql("GRANT bone_age_reporting TO analyst")
 
 
 @contextmanager

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,9 +11,8 @@ from typing import Any
 from sqlalchemy import Connection, Table, func, select, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import array
-from sqlalchemy.exc import DBAPIError
 
-from dicom_node.adapters.central.database import in_our_words, open_engine
+from dicom_node.adapters.central.database import NODE_SECONDS, CentralDatabase
 from dicom_node.adapters.central.schema import (
     deliveries,
     exams,
@@ -39,13 +37,16 @@ class KnownExam:
 class PostgresArchive:
     """One node's way into the central database."""
 
-    def __init__(self, url: str, *, password_file: Path | None = None) -> None:
-        self._engine = open_engine(url, password_file)
+    def __init__(
+        self, url: str, *, password_file: Path | None = None, seconds: int = NODE_SECONDS
+    ) -> None:
+        """``seconds``: how long a transaction may take."""
+        self._database = CentralDatabase(url, password_file, seconds=seconds)
 
     def last_batch(self) -> int:
         """The last batch of this node that the centre has, 0 before the first."""
         own = select(nodes.c.last_batch).where(nodes.c.node == func.own_node())
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             last: int | None = connection.execute(own).scalar_one_or_none()
         if last is None:
             raise Permanent(
@@ -58,7 +59,7 @@ class PostgresArchive:
     def store(self, records: Sequence[ExamRecord], *, batch: int) -> None:
         """Insert or replace these exams and their deliveries, and count the batch, in one
         transaction."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             _make_partitions(connection, {record.received_at for record in records})
             _insert(connection, institutions, _institutions(records))
             _insert(connection, models, _models(records))
@@ -78,14 +79,14 @@ class PostgresArchive:
             .where(exams.c.node == func.own_node(), exams.c.received_at >= at)
             .order_by(exams.c.received_at)
         )
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             return tuple(KnownExam(**row._mapping) for row in connection.execute(wanted))
 
     def beat(self, heartbeat: Heartbeat) -> None:
         """Say that the node runs."""
         values = asdict(heartbeat)
         at, version = values.pop("at"), values.pop("version")
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             _make_partitions(connection, {at})
             _upsert(connection, heartbeats, [values | {"received_at": at}])
             connection.execute(
@@ -93,14 +94,6 @@ class PostgresArchive:
                 .where(nodes.c.node == func.own_node())
                 .values(version=version, last_seen_at=at)
             )
-
-    @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except DBAPIError as error:
-            raise in_our_words(error) from None
 
 
 def _make_partitions(connection: Connection, times: set[datetime]) -> None:

@@ -9,9 +9,8 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, func, select, text
-from sqlalchemy.exc import DBAPIError
 
-from dicom_node.adapters.central.database import in_our_words, open_engine
+from dicom_node.adapters.central.database import OWNER_SECONDS, CentralDatabase
 from dicom_node.domain.errors import Fault, Permanent
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -29,18 +28,20 @@ def migrate(url: str, *, password_file: Path | None = None) -> str:
     Raises ``Transient`` (CENTRAL_UNAVAILABLE) when the database does not answer and ``Permanent``
     (CENTRAL_REFUSED) when it refuses or a newer version made its schema.
     """
-    engine = open_engine(url, password_file)
-    try:
-        with engine.begin() as connection:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:turn)"), {"turn": _TURN})
-            _refuse_open_schema(connection)
-            revision = _upgrade(connection)
-            connection.execute(text("SELECT make_coming_partitions(:m)"), {"m": MONTHS_AHEAD})
-            return revision
-    except DBAPIError as error:
-        raise in_our_words(error) from None
-    finally:
-        engine.dispose()
+    database = CentralDatabase(url, password_file, seconds=OWNER_SECONDS)
+    with database.transaction() as connection:
+        take_turn(connection)
+        _refuse_open_schema(connection)
+        revision = _upgrade(connection)
+        connection.execute(text("SELECT make_coming_partitions(:m)"), {"m": MONTHS_AHEAD})
+        return revision
+
+
+def take_turn(connection: Connection, until_end_of: str = "transaction") -> None:
+    """Wait until nobody else changes the schema, and keep others waiting until the end of the
+    ``transaction`` or the ``session``."""
+    kind = {"transaction": "_xact", "session": ""}[until_end_of]
+    connection.exec_driver_sql(f"SELECT pg_advisory{kind}_lock({_TURN})")
 
 
 def current_revision(connection: Connection) -> str | None:

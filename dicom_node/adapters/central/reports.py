@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 
-from dicom_node.adapters.central.database import in_our_words, open_engine
+from dicom_node.adapters.central.database import OWNER_SECONDS, CentralDatabase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +98,7 @@ class CentralReports:
     """Reads as a role of ``bone_age_reporting``."""
 
     def __init__(self, url: str, *, password_file: Path | None = None) -> None:
-        self._engine = open_engine(url, password_file)
+        self._database = CentralDatabase(url, password_file, seconds=OWNER_SECONDS)
 
     def read(self, report: str, scope: Scope) -> tuple[Section, ...]:
         """The tables of one of :data:`REPORTS`. Raises ``Transient`` (CENTRAL_UNAVAILABLE) and
@@ -110,14 +109,11 @@ class CentralReports:
             "region": scope.region,
             "institution": scope.institution,
         }
-        try:
-            with self._engine.connect() as connection:
-                return tuple(
-                    _section(name, connection.execute(text(query), values))
-                    for name, query in QUERIES[report].items()
-                )
-        except DBAPIError as error:
-            raise in_our_words(error) from None
+        with self._database.transaction() as connection:
+            return tuple(
+                _section(name, connection.execute(text(query), values))
+                for name, query in QUERIES[report].items()
+            )
 
 
 def load_prices(
@@ -129,29 +125,24 @@ def load_prices(
 ) -> None:
     """Replace the price list and the contracts, as the owner. Raises as the reports do, and
     ``Permanent`` (RECORD_REFUSED) for an unknown item or a negative price."""
-    engine = open_engine(url, password_file)
-    try:
-        with engine.begin() as connection:
-            connection.execute(text("DELETE FROM prices"))
-            connection.execute(text("DELETE FROM contracts"))
-            for item, price in prices.items():
-                connection.execute(
-                    text("INSERT INTO prices VALUES (:item, :price)"),
-                    {"item": item, "price": price},
-                )
-            for contract in contracts:
-                connection.execute(
-                    text(
-                        "INSERT INTO contracts (region, institution_id, brl_per_month, "
-                        "brl_per_exam) VALUES (:region, :institution, :brl_per_month, "
-                        ":brl_per_exam)"
-                    ),
-                    {"brl_per_month": 0, "brl_per_exam": 0, **contract},
-                )
-    except DBAPIError as error:
-        raise in_our_words(error) from None
-    finally:
-        engine.dispose()
+    database = CentralDatabase(url, password_file, seconds=OWNER_SECONDS)
+    with database.transaction() as connection:
+        connection.execute(text("DELETE FROM prices"))
+        connection.execute(text("DELETE FROM contracts"))
+        for item, price in prices.items():
+            connection.execute(
+                text("INSERT INTO prices VALUES (:item, :price)"),
+                {"item": item, "price": price},
+            )
+        for contract in contracts:
+            connection.execute(
+                text(
+                    "INSERT INTO contracts (region, institution_id, brl_per_month, "
+                    "brl_per_exam) VALUES (:region, :institution, :brl_per_month, "
+                    ":brl_per_exam)"
+                ),
+                {"brl_per_month": 0, "brl_per_exam": 0, **contract},
+            )
 
 
 def _section(name: str, found: Any) -> Section:
