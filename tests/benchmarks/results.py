@@ -21,14 +21,18 @@ FOLDER = Path(inference.__file__).parent.parent / "build" / "benchmarks"
 
 
 def publish(name: str, title: str, rows: Sequence[dict[str, Any]], *, bars: str) -> None:
-    """Print rows of the same keys, write `NAME.json` and a picture of the numbers under ``bars``;
-    the first key names a row."""
+    """Print rows of the same keys, write `NAME.json`, `NAME.md` for docs/performance.md and a
+    picture of the numbers under ``bars``; the first key names a row."""
+    cells = [[_shown(value) for value in row.values()] for row in rows]
     table = Table(*rows[0], title=title, title_justify="left")
-    for row in rows:
-        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
+    for line in cells:
+        table.add_row(*line)
     Console(width=160).print(table)
     FOLDER.mkdir(parents=True, exist_ok=True)
     (FOLDER / f"{name}.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *cells]
+    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    (FOLDER / f"{name}.md").write_text(f"{title}:\n\n{text}", encoding="utf-8")
     mpl.use("Agg")
     figure, axes = plt.subplots(figsize=(8, 1 + 0.35 * len(rows)), layout="constrained")
     names = [str(next(iter(row.values()))) for row in rows]
@@ -38,6 +42,12 @@ def publish(name: str, title: str, rows: Sequence[dict[str, Any]], *, bars: str)
     axes.set_title(f"{title}: {bars}", fontsize="small")
     figure.savefig(FOLDER / f"{name}.png", dpi=110)
     plt.close(figure)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+    return str(value)
 
 
 def ratios(found: Any, path: str = "") -> Iterator[tuple[str, float]]:

@@ -24,6 +24,7 @@ def test_what_is_published_stands_in_the_summary(
     rows = [{"step": "decode", "ms": 20.0, "ratio": 1.5}]
     results.publish("some", "a title", rows, bars="ms")
     assert json.loads((tmp_path / "some.json").read_text()) == rows
+    assert "| decode | 20 | 1.5 |" in (tmp_path / "some.md").read_text()
     assert (tmp_path / "some.png").stat().st_size > 1000
     assert "decode" in capsys.readouterr().out
     assert results.summary().row_count == 1

@@ -27,7 +27,7 @@ from tests.peers.postgres import Postgres, needs_postgres, running_centre
 
 pytestmark = needs_postgres
 
-KILLS = int(os.environ.get("KILLS", "40"))
+KILLS = int(os.environ.get("KILLS", "25"))
 EXAMS, BATCH = 120, 10
 MOMENTS_SECONDS = 0.1
 """After a batch that the centre has, so long at most to the kill."""
