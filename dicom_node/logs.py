@@ -130,6 +130,11 @@ EVENTS: Mapping[str, Event] = {
     "certificates_not_renewed": _event(
         "error", "changed files of [tls] cannot be used; those from before go on", "error"
     ),
+    "fast_path_off": _event(
+        "warning",
+        "another pynetdicom than the one that receive.fast_path knows: receiving is slower",
+        "version",
+    ),
     "connection_cut": _event(
         "warning", "a connection broke a limit; said once a minute for a peer", "peer", "reason"
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -116,6 +117,8 @@ def _receive(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Ev
         witness=wiring.witness(name),
         quarantine=wiring.quarantine,
     )
+    gc.collect()
+    gc.freeze()  # pynetdicom has all objects looked at for garbage every six seconds
     receiver.start()
     _say_ready(wiring, name)
     stop.wait()

@@ -77,6 +77,7 @@ class ReceiveSettings(_Section):
     max_associations_per_peer: Positive = 8
     max_object_mb: Positive = 256
     max_pdu_kb: Positive = 256
+    fast_path: bool = True
     high_water_percent: Annotated[int, Field(ge=1, le=100)] = 90
     require_known_sender: bool = False
 

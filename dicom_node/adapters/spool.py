@@ -58,8 +58,9 @@ class DiskSpool:
             folder.mkdir(mode=0o700)
         return folder
 
-    def keep(self, partial: Path) -> KeptObject:
-        """Make a received DICOM file durable: fsync, rename, fsync of the folder.
+    def keep(self, partial: Path, *, content_sha256: str | None = None) -> KeptObject:
+        """Make a received DICOM file durable: fsync, rename, fsync of the folder. Who has hashed
+        its data set already says so, and it is not read again.
 
         ``partial`` lies in :attr:`incoming` and is consumed, also when this fails. Content that is
         kept already is replaced by its equal, which heals a damaged copy.
@@ -71,15 +72,15 @@ class DiskSpool:
         try:
             self._refuse_after_failure()
             with _storage_errors():
-                return self._keep(partial)
+                return self._keep(partial, content_sha256)
         except (Transient, Permanent):
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
             raise
 
-    def _keep(self, partial: Path) -> KeptObject:
+    def _keep(self, partial: Path, content_sha256: str | None) -> KeptObject:
         with partial.open("rb") as file:
-            content_sha256 = _content_sha256(file)
+            content_sha256 = content_sha256 or _content_sha256(file)
             os.fchmod(file.fileno(), 0o600)
             with self._failing_for_good():
                 os.fsync(file.fileno())

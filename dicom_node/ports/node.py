@@ -45,13 +45,13 @@ class KeptObject:
 class Spool(Protocol):
     """Received objects on disk, named by the SHA-256 of their data set."""
 
-    def keep(self, partial: Path) -> KeptObject:
+    def keep(self, partial: Path, *, content_sha256: str | None = None) -> KeptObject:
         """Make a received DICOM file durable: fsync, rename, fsync of the folder.
 
         ``partial`` lies in the spool's own incoming folder and is consumed. The hash is taken over
-        the data set without preamble and file meta information. Raises ``Transient``
-        (STORAGE_UNAVAILABLE) when the disk fails, ``Permanent`` (UNREADABLE_OBJECT) when it is no
-        DICOM file.
+        the data set without preamble and file meta information, unless it is known. Raises
+        ``Transient`` (STORAGE_UNAVAILABLE) when the disk fails, ``Permanent`` (UNREADABLE_OBJECT)
+        when it is no DICOM file.
         """
 
     def verify(self, content_sha256: str) -> None:

@@ -94,12 +94,15 @@ class GuardedSocket(AssociationSocket):
         connection.settimeout(_LOOK_SECONDS)
 
     @property
+    def may_read(self) -> bool:
+        """Whether there is room for another message. What a peer sends ahead of our answers stays
+        in the kernel, which tells it to wait."""
+        return self.assoc.dimse.msg_queue.qsize() < _MAX_WAITING_MESSAGES
+
+    @property
     def ready(self) -> bool:
-        """Whether there is data to read. What a peer sends ahead of our answers stays in the
-        kernel, which tells it to wait."""
-        if self.assoc.dimse.msg_queue.qsize() >= _MAX_WAITING_MESSAGES:
-            return False
-        return super().ready
+        """Whether there is data to read, and room for it."""
+        return self.may_read and super().ready
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Read a PDU's header, and with the next call the rest of it; less where the peer has
@@ -122,24 +125,28 @@ class GuardedSocket(AssociationSocket):
             raise
 
     def _read(self, nr_bytes: int) -> bytearray:
-        assert self.socket is not None
         received, at = bytearray(nr_bytes), 0
         with memoryview(received) as view:
-            while at < nr_bytes:
-                try:
-                    count = self.socket.recv_into(view[at:])
-                except TimeoutError:
-                    count = -1
-                except OSError:
-                    self._wake()
-                    raise
-                if count == 0:
-                    self._wake()
-                    break
-                at += max(count, 0)
-                if at < nr_bytes and time.monotonic() > self._deadline:
-                    raise self._cut(Cut.TOO_SLOW)
+            while at < nr_bytes and (count := self._receive(view[at:])):
+                at += count
         return received if at == nr_bytes else received[:at]
+
+    def _receive(self, view: memoryview) -> int:
+        """At least one byte of a PDU, which may take its time and no more; 0: the peer has gone."""
+        assert self.socket is not None
+        while True:
+            if time.monotonic() > self._deadline:
+                raise self._cut(Cut.TOO_SLOW)
+            try:
+                count = self.socket.recv_into(view)
+            except TimeoutError:
+                continue
+            except OSError:
+                self._wake()
+                raise
+            if count == 0:
+                self._wake()
+            return count
 
     def _check_header(self, pdu_type: int, length: int) -> None:
         if pdu_type not in _KNOWN:
@@ -186,7 +193,8 @@ def guard_messages(association: Association) -> list[IncomingFile]:
     def guarded(primitive: P_DATA) -> None:
         try:
             with collected_in(files):
-                receive(primitive)
+                for value in primitive.presentation_data_value_list:
+                    receive(_one(value))  # of several it drops what follows the end of a message
             if not all(
                 _is_expected(waiting) for _, waiting in list(association.dimse.msg_queue.queue)
             ):
@@ -197,6 +205,12 @@ def guard_messages(association: Association) -> list[IncomingFile]:
 
     association.dimse.receive_primitive = guarded  # type: ignore[method-assign]
     return files
+
+
+def _one(value: tuple[int, bytes]) -> P_DATA:
+    fragment, values = P_DATA(), [list(value)]
+    fragment.presentation_data_value_list = values  # type: ignore[assignment]
+    return fragment
 
 
 def wake(association: Association) -> None:

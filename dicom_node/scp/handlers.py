@@ -231,14 +231,14 @@ class Reception:
         )
 
     def _received(self, event: evt.Event) -> tuple[Acceptance, int]:
-        incoming = event.request._dataset_file
-        lost = isinstance(incoming, IncomingFile) and incoming.lost
-        if lost or not self._has_room():
+        file = event.request._dataset_file
+        incoming = file if isinstance(file, IncomingFile) else None
+        if (incoming and incoming.lost) or not self._has_room():
             fault = Fault.STORAGE_UNAVAILABLE
             return Acceptance(status=StoreStatus.OUT_OF_RESOURCES, fault=fault), 0
         path = Path(event.dataset_path)
         received_bytes = path.stat().st_size
-        acceptance = self._keep(event, path)
+        acceptance = self._keep(event, path, incoming.content_sha256 if incoming else None)
         if acceptance.status in _NOT_UNDERSTOOD:
             self._set_aside(event.assoc, path, acceptance)
         return acceptance, received_bytes
@@ -271,7 +271,7 @@ class Reception:
         except Transient:
             return False
 
-    def _keep(self, event: evt.Event, path: Path) -> Acceptance:
+    def _keep(self, event: evt.Event, path: Path, content_sha256: str | None) -> Acceptance:
         request, requestor = event.request, event.assoc.requestor
         assert isinstance(request, C_STORE)
         admission = self._admitted.get(event.assoc)
@@ -283,6 +283,7 @@ class Reception:
             calling_ae_title=requestor.ae_title.strip(),
             peer_address=requestor.address,
             institution_id=admission.institution_id if admission else None,
+            content_sha256=content_sha256,
         )
 
     def _tell(

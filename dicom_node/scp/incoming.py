@@ -3,6 +3,7 @@ file outlives its association."""
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,10 @@ from typing import IO
 
 MAX_FILES = 4
 """Of one association: one in the handler, two that wait for it, one being received."""
+
+
+_GROUP_LENGTH_END = 128 + 4 + 12
+"""Where the value of (0002,0000) ends (PS3.10 7.1)."""
 
 
 class TooManyFiles(Exception):
@@ -33,6 +38,8 @@ class IncomingFile:
         if len(self._collection) >= MAX_FILES:
             raise TooManyFiles
         self._collection.append(self)
+        self._head: bytes | None = b""
+        self._sha256 = hashlib.sha256()
         self.name = str(Path(tempfile.gettempdir()) / f"lost{suffix}")
         self._file: IO[bytes] | None = None
         try:
@@ -46,14 +53,30 @@ class IncomingFile:
         """Pynetdicom flushes the file below."""
         return self
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         """Write, or drop what cannot be written."""
         if self._file is not None and not self.lost:
             try:
                 self._file.write(data)
+                self._hash(data)
             except OSError:
                 self.lost = True
         return len(data)
+
+    @property
+    def content_sha256(self) -> str | None:
+        """Of the data set, as far as it was written; None before it begins."""
+        return self._sha256.hexdigest() if self._head is None else None
+
+    def _hash(self, data: bytes | memoryview) -> None:
+        """What is behind preamble, prefix and file meta information (PS3.10 7.1)."""
+        if self._head is not None:
+            self._head += data
+            end = _GROUP_LENGTH_END + int.from_bytes(self._head[140:_GROUP_LENGTH_END], "little")
+            if len(self._head) < max(end, _GROUP_LENGTH_END + 1):
+                return
+            data, self._head = self._head[end:], None
+        self._sha256.update(data)
 
     def flush(self) -> None:
         """Bring it to the file system, which may turn out to be full only now."""

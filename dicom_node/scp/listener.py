@@ -25,6 +25,7 @@ from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from dicom_node.domain.receipt import LOCAL_LIMIT_EXCEEDED
 from dicom_node.logs import log
+from dicom_node.scp import fast_path
 from dicom_node.scp.contexts import verification_context
 from dicom_node.scp.guard import (
     Cut,
@@ -87,7 +88,8 @@ def listen(bind: str, port: int) -> socket.socket:
 class Listener(ThreadedAssociationServer):
     """Accepts connections of one application entity on ``listening``, which it then owns.
 
-    ``tls``: what secures its connections; None: nothing does. ``closed`` is called once for every
+    ``fast``: by way of :mod:`fast_path`. ``tls``: what secures its connections; None: nothing
+    does. ``closed`` is called once for every
     connection when its association and its temporary files are gone, ``untrusted`` with the address
     of a peer whose certificate is refused.
     """
@@ -104,12 +106,14 @@ class Listener(ThreadedAssociationServer):
         closed: Callable[[Association], None],
         limits: Limits,
         waiting_room: WaitingRoom,
+        fast: bool = False,
         tls: ContextSource | None = None,
         untrusted: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._listening = listening
         self.untrusted = untrusted
         self.limits = limits
+        self.fast = fast
         self.tls = tls
         self.waiting_room = waiting_room
         self._turned_away: deque[tuple[float, socket.socket]] = deque()
@@ -240,10 +244,13 @@ class Connection(RequestHandler):
 
     def _create_association(self) -> Association:
         """pynetdicom's, on a socket with limits instead of its own."""
-        association = super()._create_association()
+        association, limits = super()._create_association(), self.server.limits
+        if self.server.fast:
+            fast_path.attach(association, self.request, limits)
+            return association
         association.dul.event_queue.get_nowait()  # Evt5 of the socket that goes
         association.dul.socket = None
-        association.set_socket(GuardedSocket(association, self.request, self.server.limits))
+        association.set_socket(GuardedSocket(association, self.request, limits))
         return association
 
 

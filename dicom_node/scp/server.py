@@ -7,10 +7,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pynetdicom
 from pynetdicom import AE
 
 from dicom_node.domain.audit import Peer
+from dicom_node.logs import log
 from dicom_node.ports import Quarantine
+from dicom_node.scp import fast_path
 from dicom_node.scp.commitment import CommitmentProvider
 from dicom_node.scp.guard import Limits, WaitingRoom
 from dicom_node.scp.handlers import Reception
@@ -78,6 +81,9 @@ class Receiver:
             places=max(_MIN_WAITING, receive.max_associations),
             places_of_peer=max(_MIN_WAITING_OF_PEER, receive.max_associations_per_peer),
         )
+        fast = receive.fast_path and fast_path.is_usable()
+        if receive.fast_path and not fast:
+            log("fast_path_off", version=pynetdicom.__version__)
         self._listeners = [
             Listener(
                 _application_entity(settings),
@@ -86,6 +92,7 @@ class Receiver:
                 closed=self._reception.closed,
                 limits=_limits(receive),
                 waiting_room=room,
+                fast=fast,
                 tls=tls,
                 untrusted=lambda peer: witness.refused(
                     Peer(ae_title="", address=peer), "TLS handshake failed"

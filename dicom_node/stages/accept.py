@@ -9,7 +9,7 @@ from pathlib import Path
 from dicom_node.domain.errors import Fault, Permanent, Transient
 from dicom_node.domain.exam import Instance
 from dicom_node.domain.receipt import Acceptance, Identity, StoreStatus
-from dicom_node.ports import Clock, Ledger, Spool
+from dicom_node.ports import Clock, KeptObject, Ledger, Spool
 
 IdentityReader = Callable[[Path], Identity]
 """Reads a file's first elements. Raises ``Permanent`` (UNREADABLE_OBJECT) or ``Transient``
@@ -47,11 +47,13 @@ class Accept:
         calling_ae_title: str,
         peer_address: str,
         institution_id: str | None,
+        content_sha256: str | None = None,
     ) -> Acceptance:
         """Check, keep and record the DICOM file ``partial``, which lies in the spool's incoming
         folder.
 
-        ``institution_id`` is None when the association was never admitted. Without success
+        ``institution_id`` is None when the association was never admitted. ``content_sha256``: of
+        its data set, where that was hashed on arrival. Without success
         ``partial`` may be left where it is; the caller removes it.
         """
         if institution_id is None:
@@ -64,21 +66,21 @@ class Accept:
                 identity, command_sop_class_uid, command_sop_instance_uid, context_sop_class_uid
             ):
                 return Acceptance(status=StoreStatus.MISMATCH)
-            return self._keep(partial, identity, calling_ae_title, peer_address, institution_id)
+            kept = self._spool.keep(partial, content_sha256=content_sha256)
+            return self._record(kept, identity, calling_ae_title, peer_address, institution_id)
         except Transient as error:
             return Acceptance(status=StoreStatus.OUT_OF_RESOURCES, fault=error.fault)
         except Permanent as error:
             return Acceptance(status=StoreStatus.CANNOT_UNDERSTAND, fault=error.fault)
 
-    def _keep(
+    def _record(
         self,
-        partial: Path,
+        kept: KeptObject,
         identity: Identity,
         calling_ae_title: str,
         peer_address: str,
         institution_id: str,
     ) -> Acceptance:
-        kept = self._spool.keep(partial)
         exam_id, receipt = self._ledger.record_instance(
             Instance(
                 sop_class_uid=identity.sop_class_uid,

@@ -48,6 +48,14 @@ def spool(tmp_path: Path) -> DiskSpool:
     return DiskSpool(tmp_path / "spool")
 
 
+def test_a_data_set_that_was_hashed_on_arrival_is_not_read_again(spool: DiskSpool) -> None:
+    known = hashlib.sha256(DATA_SET).hexdigest()
+    kept = spool.keep(received(spool, name="2.part"), content_sha256=known)
+    assert kept == spool.keep(received(spool))
+    spool.verify(known)
+    assert spool.keep(received(spool), content_sha256="ab" * 32).content_sha256 == "ab" * 32
+
+
 def test_a_kept_object_is_the_received_file_under_the_hash_of_its_data_set(
     spool: DiskSpool,
 ) -> None:

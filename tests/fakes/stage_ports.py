@@ -26,8 +26,8 @@ PREDICTION = Prediction(
 class NamedSpool:
     """A spool whose objects are only names."""
 
-    def keep(self, partial: Path) -> KeptObject:
-        return KeptObject(content_sha256=partial.stem, size_bytes=1)
+    def keep(self, partial: Path, *, content_sha256: str | None = None) -> KeptObject:
+        return KeptObject(content_sha256=content_sha256 or partial.stem, size_bytes=1)
 
     def verify(self, content_sha256: str) -> None:
         if content_sha256 == "rotten":

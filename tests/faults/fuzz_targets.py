@@ -26,7 +26,7 @@ from pynetdicom.transport import AddressInformation
 import inference.decode
 from dicom_node.domain.errors import NodeError
 from dicom_node.headers import read_header, read_identity
-from dicom_node.scp import listener
+from dicom_node.scp import fast_path, listener
 from dicom_node.scp.guard import GuardedSocket, LimitExceeded, Limits, guard_messages
 from dicom_node.scp.server import _application_entity
 from dicom_node.settings import Settings
@@ -47,13 +47,22 @@ assert listener.BACKLOG, "imported for what it sets in pynetdicom"
 
 def pdus(data: bytes) -> None:
     """The bytes of one connection: the guard, pynetdicom's decoding and its state machine (PS3.8
-    9.2). The association ends by an event, by a limit or, in pynetdicom's reader, by an error."""
+    9.2), with and without the fast path. The association ends by an event, by a limit or, in
+    pynetdicom's reader, by an error."""
+    for fast in (True, False):
+        _connection(data, fast=fast)
+
+
+def _connection(data: bytes, *, fast: bool) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs, _working_folder() as folder:
         theirs.sendall(data)
         theirs.shutdown(socket.SHUT_WR)
         association = _association()
-        association.set_socket(GuardedSocket(association, ours, _LIMITS))
+        if fast:
+            fast_path.attach(association, ours, _LIMITS)
+        else:
+            association.set_socket(GuardedSocket(association, ours, _LIMITS))
         files = guard_messages(association)
         with contextlib.suppress(LimitExceeded):
             _react(association)

@@ -13,15 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from pydicom.uid import ExplicitVRLittleEndian
-from pynetdicom.pdu import A_ASSOCIATE_RQ
-from pynetdicom.pdu_primitives import (
-    A_ASSOCIATE,
-    ImplementationClassUIDNotification,
-    MaximumLengthNotification,
-)
-from pynetdicom.presentation import build_context
 
+from tests.builders.pdus import RELEASE, RELEASED, association_request
 from tests.builders.radiographs import radiograph_files
 from tests.integration.peers import association_rejection, dcmtk, wait_until
 from tests.peers.held import held
@@ -34,7 +27,6 @@ BUSY = association_rejection(2, 3, 2)
 """Rejected transient, service provider (presentation), local limit exceeded (PS3.8 9.3.4)."""
 STRANGE = association_rejection(1, 1, 3)
 """Rejected permanent, service user, calling AE title not recognised."""
-RELEASE, RELEASED = b"\x05\0\0\0\0\x04\0\0\0\0", b"\x06\0\0\0\0\x04\0\0\0\0"
 INSTITUTIONS = """
 [receive]
 require_known_sender = true
@@ -50,7 +42,6 @@ name = "Listed"
 calling_ae_titles = ["LISTED"]
 networks = ["127.0.0.1/32"]
 """
-CR_IMAGE = "1.2.840.10008.5.1.4.1.1.1"
 
 
 @pytest.fixture(scope="module")
@@ -77,30 +68,13 @@ def nothing_is_left(node: Node) -> Iterator[None]:
     check_rest(node, restarts=0)
 
 
-def request(calling_ae_title: str) -> bytes:
-    """An A-ASSOCIATE-RQ (PS3.8 9.3.2)."""
-    primitive = A_ASSOCIATE()
-    primitive.application_context_name = "1.2.840.10008.3.1.1.1"
-    primitive.calling_ae_title, primitive.called_ae_title = calling_ae_title, "BONEAGE"
-    context = build_context(CR_IMAGE, ExplicitVRLittleEndian)
-    context.context_id = 1
-    primitive.presentation_context_definition_list = [context]
-    length, implementation = MaximumLengthNotification(), ImplementationClassUIDNotification()
-    length.maximum_length_received = 16384
-    implementation.implementation_class_uid = "1.2.3"
-    primitive.user_information = [length, implementation]
-    pdu = A_ASSOCIATE_RQ()
-    pdu.from_primitive(primitive)
-    return bytes(pdu.encode())
-
-
 @contextmanager
 def crowd(
     node: Node, ae_title: str, source: Callable[[int], str]
 ) -> Iterator[tuple[list[socket.socket], Counter[bytes]]]:
     """``COUNT`` requests at once, each from the address that ``source`` names; yields who was
     admitted, and how often each rejection came."""
-    said = request(ae_title)
+    said = association_request(ae_title)
     with contextlib.ExitStack() as stack:
         everybody = []
         for number in range(COUNT):
@@ -195,7 +169,7 @@ def test_a_thousand_senders_at_once_fill_the_node_and_go_again(node: Node, tmp_p
 
 
 def test_a_thousand_associations_one_after_the_other(node: Node) -> None:
-    said, port = request("CROWD"), node.note["port"]
+    said, port = association_request("CROWD"), node.note["port"]
     answered = Counter[int]()
     for number in range(COUNT):
         with socket.create_connection(

@@ -7,10 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from dicom_node import metrics
 from dicom_node.adapters.ledger import OperatorLedger, SqlLedger
 from dicom_node.adapters.ledger.migrate import migrate
+from dicom_node.scp import guard
 from dicom_node.scp.archive_peer import ArchivePeer
+from dicom_node.scp.guard import Cut
+from dicom_node.settings import ReceiveSettings, Settings
 from tests.fakes.clock import ManualClock
+from tests.integration.peers import RunningReceiver, running_receiver, wait_until
+
+MAX_PDU_KB = 16
 
 
 @pytest.fixture
@@ -39,3 +46,33 @@ def operator(ledger: SqlLedger, tmp_path: Path, clock: ManualClock) -> Iterator[
     operator_ledger = OperatorLedger(tmp_path / "ledger.sqlite", clock)
     yield operator_ledger
     operator_ledger.close()
+
+
+@pytest.fixture
+def cut(monkeypatch: pytest.MonkeyPatch) -> list[Cut]:
+    """Why connections were cut."""
+    reasons: list[Cut] = []
+    monkeypatch.setattr(metrics, "connection_cut", reasons.append)
+    monkeypatch.setattr(guard, "_told", {})
+    return reasons
+
+
+@pytest.fixture(params=[True, False], ids=["fast", "plain"])
+def fast_path(request: pytest.FixtureRequest) -> bool:
+    """`receive.fast_path`: what is promised holds with both."""
+    return bool(request.param)
+
+
+@pytest.fixture
+def impatient(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast_path: bool
+) -> Iterator[RunningReceiver]:
+    """A receiver with small limits and little patience; nothing may be left in it."""
+    monkeypatch.setattr("dicom_node.scp.server._ACSE_TIMEOUT_SECONDS", 2.0)
+    monkeypatch.setattr("dicom_node.scp.server._PDU_SECONDS", 2.0)
+    monkeypatch.setattr(guard, "_LOOK_SECONDS", 0.5)
+    receive = ReceiveSettings(max_pdu_kb=MAX_PDU_KB, max_object_mb=1, fast_path=fast_path)
+    with running_receiver(tmp_path / "node", settings=Settings(receive=receive)) as running:
+        yield running
+        wait_until(lambda: running.receiver.open_associations == 0)
+        wait_until(lambda: running.incoming == [])

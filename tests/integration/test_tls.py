@@ -14,13 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from dicom_node import metrics
 from dicom_node.adapters.scu.association import Peer, open_association
 from dicom_node.adapters.scu.report_sender import DestinationAddress, DicomReportSender
 from dicom_node.doctor import CheckStatus, check_certificates
 from dicom_node.domain.delivery import ReportKind, ReportObject
 from dicom_node.domain.errors import Fault, Permanent, Transient
-from dicom_node.scp import guard
 from dicom_node.scp.contexts import verification_context
 from dicom_node.scp.guard import Cut
 from dicom_node.scp.listener import listen
@@ -60,14 +58,6 @@ def own(authority: Authority) -> Certificate:
 
 def certificates(own: Certificate, authority: Authority) -> Certificates:
     return Certificates(certificate=own.certificate, key=own.key, ca=authority.ca)
-
-
-@pytest.fixture
-def cut(monkeypatch: pytest.MonkeyPatch) -> list[Cut]:
-    reasons: list[Cut] = []
-    monkeypatch.setattr(metrics, "connection_cut", reasons.append)
-    monkeypatch.setattr(guard, "_told", {})
-    return reasons
 
 
 class Secured:

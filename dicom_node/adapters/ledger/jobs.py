@@ -54,6 +54,7 @@ FRESH = {"crashes": 0, "fault": None, "detail": ""}
 """What a job that is queued again by somebody leaves behind."""
 _MENDED_BY_SENDING_AGAIN = (Fault.CORRUPT_SPOOL, Fault.INSTITUTION_UNKNOWN)
 _STAGES = tuple(Stage)
+_NEW_JOB, _NEW_LINE = insert(jobs), insert(journal)
 _LONGEST_DELAY = max(timedelta(seconds=CAP_SECONDS), ASK_AGAIN)
 
 
@@ -105,18 +106,19 @@ def enqueue(
 ) -> None:
     """A new job, due at once; with ``fault`` it starts parked."""
     connection.execute(
-        insert(jobs).values(
-            exam_id=exam_id,
-            stage=stage,
-            destination=destination,
-            state=JobState.QUEUED if fault is None else JobState.PARKED,
-            attempt=0,
-            crashes=0,
-            created_at=now,
-            run_after=now,
-            fault=fault,
-            detail="",
-        )
+        _NEW_JOB,
+        {
+            "exam_id": exam_id,
+            "stage": stage,
+            "destination": destination,
+            "state": JobState.QUEUED if fault is None else JobState.PARKED,
+            "attempt": 0,
+            "crashes": 0,
+            "created_at": now,
+            "run_after": now,
+            "fault": fault,
+            "detail": "",
+        },
     )
 
 
@@ -305,7 +307,7 @@ def note(
 ) -> None:
     """Add a line to the exam's journal. ``facts`` are identifiers and codes, never patient data."""
     connection.execute(
-        insert(journal).values(exam_id=exam_id, at=now, event=line, detail=_facts(facts))
+        _NEW_LINE, {"exam_id": exam_id, "at": now, "event": line, "detail": _facts(facts)}
     )
 
 
@@ -327,7 +329,7 @@ def _note_claims(connection: Connection, claimed: Iterable[Job], lease: Lease) -
         for job in claimed
     ]
     if lines:
-        connection.execute(insert(journal), lines)
+        connection.execute(_NEW_LINE, lines)
 
 
 def _job_facts(job: Job) -> dict[str, object]:

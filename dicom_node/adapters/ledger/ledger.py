@@ -29,6 +29,7 @@ from dicom_node.adapters.ledger.schema import (
     predictions,
     reports,
 )
+from dicom_node.adapters.ledger.together import Together
 from dicom_node.domain.assessment import Prediction, PriorResult
 from dicom_node.domain.delivery import Answer, Delivery, PreviousReport, ReportObject, Verdict
 from dicom_node.domain.eligibility import Reason
@@ -37,6 +38,9 @@ from dicom_node.domain.exam import UNKNOWN_SENDER, Exam, Instance, Outcome, Rece
 from dicom_node.domain.job import TO_DESTINATIONS, Job, JobEvent, Stage
 from dicom_node.domain.retry import Park, RetryAt
 from dicom_node.ports import Clock, Eligibility
+
+_NEW_INSTANCE = insert(instances).returning(instances.c.instance_id)
+_NEW_EXAM = insert(exams).returning(exams.c.exam_id)
 
 
 class SqlLedger:
@@ -48,35 +52,23 @@ class SqlLedger:
     def __init__(self, path: Path, clock: Clock) -> None:
         self._database = Database(path)
         self._clock = clock
+        self._recorded_together = Together(self._record)
 
     def close(self) -> None:
         """Close the file; the ledger is not used after that."""
         self._database.close()
 
     def record_instance(self, instance: Instance) -> tuple[int, Receipt]:
-        """Enter a kept instance, its exam and job(SCREEN); return the exam's id and what it was."""
+        """Enter a kept instance, its exam and job(SCREEN); return the exam's id and what it was.
+
+        Threads that come at the same time share a transaction.
+        """
+        return self._recorded_together(instance)
+
+    def _record(self, arrived: Sequence[Instance]) -> list[tuple[int, Receipt]]:
         now = self._clock.now()
         with self._database.write() as connection:
-            known = rows.exams_by_content(connection, instance.sop_instance_uid)
-            if instance.content_sha256 in known:
-                exam_id = known[instance.content_sha256]
-                _is_here_again(connection, instance)
-                if _fill_in_sender(connection, instance):
-                    note_change(connection, exam_id, now=now)
-                steps.queue_again(connection, exam_id, now=now)
-                return exam_id, Receipt.DUPLICATE
-            exam_id = _enter(connection, instance)
-            if not known:
-                steps.enqueue(connection, exam_id, Stage.SCREEN, now=now)
-                steps.note(connection, exam_id, JournalLine.RECEIVED, now=now)
-                return exam_id, Receipt.NEW
-            fault = Fault.CONFLICTING_CONTENT
-            steps.enqueue(connection, exam_id, Stage.SCREEN, now=now, fault=fault)
-            others = ",".join(str(other) for other in sorted(known.values()))
-            steps.note(
-                connection, exam_id, JournalLine.CONFLICT_RECEIVED, now=now, with_exam=others
-            )
-            return exam_id, Receipt.CONFLICT
+            return [_record(connection, instance, now=now) for instance in arrived]
 
     def claim(
         self,
@@ -310,11 +302,31 @@ class SqlLedger:
             note_change(connection, job.exam_id, now=now)
 
 
+def _record(connection: Connection, instance: Instance, *, now: datetime) -> tuple[int, Receipt]:
+    known = rows.exams_by_content(connection, instance.sop_instance_uid)
+    if instance.content_sha256 in known:
+        exam_id = known[instance.content_sha256]
+        _is_here_again(connection, instance)
+        if _fill_in_sender(connection, instance):
+            note_change(connection, exam_id, now=now)
+        steps.queue_again(connection, exam_id, now=now)
+        return exam_id, Receipt.DUPLICATE
+    exam_id = _enter(connection, instance)
+    if not known:
+        steps.enqueue(connection, exam_id, Stage.SCREEN, now=now)
+        steps.note(connection, exam_id, JournalLine.RECEIVED, now=now)
+        return exam_id, Receipt.NEW
+    fault = Fault.CONFLICTING_CONTENT
+    steps.enqueue(connection, exam_id, Stage.SCREEN, now=now, fault=fault)
+    others = ",".join(str(other) for other in sorted(known.values()))
+    steps.note(connection, exam_id, JournalLine.CONFLICT_RECEIVED, now=now, with_exam=others)
+    return exam_id, Receipt.CONFLICT
+
+
 def _enter(connection: Connection, instance: Instance) -> int:
-    arrived = insert(instances).values(rows.instance_values(instance))
-    instance_id = connection.execute(arrived.returning(instances.c.instance_id)).scalar_one()
-    made = insert(exams).values(instance_id=instance_id, outcome=Outcome.PENDING)
-    exam_id: int = connection.execute(made.returning(exams.c.exam_id)).scalar_one()
+    arrived = connection.execute(_NEW_INSTANCE, rows.instance_values(instance))
+    made = {"instance_id": arrived.scalar_one(), "outcome": Outcome.PENDING}
+    exam_id: int = connection.execute(_NEW_EXAM, made).scalar_one()
     return exam_id
 
 

@@ -6,7 +6,16 @@ from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, FromClause, Row, ScalarSelect, func, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Row,
+    ScalarSelect,
+    bindparam,
+    func,
+    select,
+)
 
 from dicom_node.adapters.ledger.schema import (
     deliveries,
@@ -36,6 +45,12 @@ REPORT_COLUMNS = (
     reports.c.encoded,
 )
 
+_EXAMS_OF_UID = (
+    select(instances.c.content_sha256, exams.c.exam_id)
+    .join(exams, exams.c.instance_id == instances.c.instance_id)
+    .where(instances.c.sop_instance_uid == bindparam("uid"))
+)
+
 
 def instance_values(instance: Instance) -> dict[str, object]:
     """An instance as columns."""
@@ -44,12 +59,8 @@ def instance_values(instance: Instance) -> dict[str, object]:
 
 def exams_by_content(connection: Connection, sop_instance_uid: str) -> dict[str, int]:
     """Content hash to exam id, of every instance that arrived under this UID."""
-    known = (
-        select(instances.c.content_sha256, exams.c.exam_id)
-        .join(exams, exams.c.instance_id == instances.c.instance_id)
-        .where(instances.c.sop_instance_uid == sop_instance_uid)
-    )
-    return {row.content_sha256: row.exam_id for row in connection.execute(known)}
+    known = connection.execute(_EXAMS_OF_UID, {"uid": sop_instance_uid})
+    return {row.content_sha256: row.exam_id for row in known}
 
 
 def exam(connection: Connection, exam_id: int) -> Exam:
