@@ -47,7 +47,7 @@ Send = Callable[[ReportObject], object]
 def peers(folder: Path) -> Iterator[dict[str, int]]:
     """Ports by name."""
     with (
-        running_storescp(folder / "storescp") as storescp,
+        running_storescp(folder / "storescp", "--fork") as storescp,  # one process for each way
         running_orthanc(folder / "orthanc") as orthanc,
     ):
         yield {"storescp": storescp, "Orthanc": orthanc.dicom_port}
