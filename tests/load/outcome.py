@@ -177,7 +177,8 @@ def draw(
     figure, (flow, queue, times, memory) = plt.subplots(
         4, 1, figsize=(11, 12), sharex=True, layout="constrained"
     )
-    bins = [n * max(begun[-1], 1) / 60 for n in range(61)]
+    end = max([*begun, *(at for at, _ in done), 1.0])
+    bins = [n * end / 60 for n in range(61)]
     flow.hist(begun, bins, label="sent", histtype="step")
     flow.hist([at for at, _ in done], bins, label="reported", histtype="step")
     flow.set_ylabel(f"exams in {bins[1]:.0f} s")

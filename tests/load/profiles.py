@@ -118,6 +118,7 @@ def _one_by_one(plant: Plant, shots: Sequence[Shot]) -> int:
     for shot in shots:
         shot.due = 0.0
         Traffic(plant.node.note["port"], [("ALONE", [shot])], Manner()).run()
+        shot.due = shot.begun - shots[0].begun
         plant.node.wait_until_idle(60)
     return 1
 
