@@ -92,7 +92,8 @@ def send(
     if as_json:
         for sent in results:
             print_json(asdict(sent))
-        print_json({"summary": summary})
+        if rate or repeat or duration:
+            print_json({"summary": summary})
     else:
         _show(screen, results, summary, paced=rate is not None)
     if any(not _stored(sent) for sent in results):
