@@ -113,7 +113,7 @@ def test_stations_keep_their_associations_and_send_again_until_they_are_acknowle
     stations = [(f"S{n}", shots[n::4]) for n in range(4)]
     traffic = Traffic(receiver.receiver.bound_port, stations, manner)
     traffic.run()
-    assert traffic.most_admitted == 4
+    assert 1 < traffic.most_admitted <= 4  # one that broke off is not there for a while
     assert traffic.acknowledged == 20
     assert "broken off" in Counter(answer for one in shots for answer in one.answers)
     assert all(one.acknowledged for one in shots)
