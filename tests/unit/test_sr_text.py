@@ -166,7 +166,7 @@ def test_every_code_stands_once() -> None:
 
 def test_codes_of_the_standard_carry_the_meaning_of_the_standard() -> None:
     checked = 0
-    for code in set(all_codes()) - {concepts.SOURCE}:  # TID 1411 and highdicom say "Source"
+    for code in set(all_codes()) - {concepts.SOURCE}:  # highdicom says "Source"
         entries: Any = dictionary.get(code.scheme_designator, {}).values()
         meanings = [entry[code.value][0] for entry in entries if code.value in entry]
         if meanings:
