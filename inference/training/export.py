@@ -39,7 +39,7 @@ from inference.engines.torch import TorchEngine
 from inference.network import BoneAgeEstimator, BoneAgeNet
 from inference.prediction import ModelIdentity, NetworkOutput
 from inference.training.metadata import metadata
-from inference.training.model_card import TERMS_TEXT, model_card
+from inference.training.model_card import model_card, terms
 from inference.training.prepare import load_radiographs
 from inference.training.report import averaged_network, evaluate_checkpoint, load_checkpoint
 from inference.training.run_config import RunConfig
@@ -78,7 +78,7 @@ def export(
     gate_figures = _read_json(gate / "gate.json")
     described = metadata(config, evaluation, robustness, gate_figures)
     _write_json(target / METADATA, {**described, "precision_months_apart": precisions})
-    (target / TERMS).write_text(TERMS_TEXT, encoding="utf-8")
+    (target / TERMS).write_text(terms(config.network.backbone), encoding="utf-8")
     card = model_card(config, evaluation, robustness, gate_figures)
     (target / MODEL_CARD).write_text(card, encoding="utf-8")
     write_manifest(target, hash_files(target))

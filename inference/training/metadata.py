@@ -32,7 +32,8 @@ def metadata(
             name: version(name) for name in ("onnxruntime", "pillow", "pydicom", "safetensors")
         },
         "task": "Bone age from a hand radiograph",
-        "description": "EfficientNet-Lite0 with a sex input and a distribution over months",
+        "description": f"EfficientNet-{config.network.backbone.capitalize()} with a sex input "
+        "and a distribution over months",
         "authors": "boneage-dicom-node contributors",
         "copyright": "See LICENSE: research and non-commercial use only",
         "data_source": _one_line(f"{DATA}, {DATA_PAGE}. {CITATION}"),

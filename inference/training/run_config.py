@@ -42,6 +42,7 @@ class NetworkConfig:
     drop_path: float
     sex_features: int
     hidden: int
+    backbone: str = "lite0"
 
 
 @dataclass(frozen=True, kw_only=True)

