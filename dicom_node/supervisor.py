@@ -18,13 +18,14 @@ _POLL_SECONDS = 0.1
 _FIRST_DELAY_SECONDS = 0.1
 _LONGEST_DELAY_SECONDS = 10.0
 _HEALTHY_SECONDS = 5.0
+_HEAD_START_SECONDS = 5.0
 SILENT_SECONDS = 60.0
 """After so long without a beat a process hangs: imports and a busy machine take less."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessSpec:
-    """One process of the node. Lower ``drain_order`` stops first."""
+    """One process of the node. Lower ``drain_order`` stops first; the lowest starts first too."""
 
     name: str
     command: tuple[str, ...]
@@ -148,12 +149,25 @@ class Supervisor:
         """When the loop last came round (monotonic seconds): the sign of life for /livez."""
 
     def run(self, stop: threading.Event) -> None:
-        """Start everything and watch it until ``stop``; then drain by order."""
-        for child in self.children:
+        """Start everything and watch it until ``stop``; then drain by order.
+
+        Those that stop first start first, and the others once they are ready: processes that load
+        their libraries at the same time make each other late, and the network does not wait.
+        """
+        first = min(child.spec.drain_order for child in self.children)
+        started = [child for child in self.children if child.spec.drain_order == first]
+        later = [child for child in self.children if child.spec.drain_order != first]
+        begun = time.monotonic()
+        for child in started:
             child.start()
         while not stop.wait(_POLL_SECONDS):
             self.turned_at = time.monotonic()
-            for child in self.children:
+            waited = self.turned_at - begun > _HEAD_START_SECONDS
+            if later and (waited or all(child.is_ready() for child in started)):
+                for child in later:
+                    child.start()
+                started, later = self.children, []
+            for child in started:
                 child.kill_if_silent(self._silent_seconds)
                 if child.has_just_ended():
                     self._ended(child.spec.name)

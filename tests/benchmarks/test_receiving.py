@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -171,9 +171,10 @@ def orthanc(folder: Path) -> Iterator[Receiver]:
 
 def children(pid: int) -> set[int]:
     """Process ids."""
-    found = set()
+    found: set[int] = set()
     for task in Path(f"/proc/{pid}/task").iterdir():
-        found |= {int(child) for child in (task / "children").read_text().split()}
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            found |= {int(child) for child in (task / "children").read_text().split()}
     return found
 
 
@@ -268,7 +269,7 @@ def show(rows: list[dict[str, Any]]) -> None:
     table = Table(*rows[0])
     for row in rows:
         table.add_row(*map(str, row.values()))
-    Console(width=180).print(table)
+    Console(width=220).print(table)
 
 
 def keep(name: str, figures: object) -> None:

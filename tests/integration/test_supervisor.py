@@ -95,6 +95,64 @@ def test_processes_stop_in_their_order(tmp_path: Path) -> None:
     assert (tmp_path / "ended").read_text().split() == ["first", "second", "last"]
 
 
+_LATE = (
+    """
+import os, pathlib, time
+here = pathlib.Path({ready!r}).parent
+while not (here / "go").exists(): time.sleep(0.01)
+"""
+    + _SLEEPS
+)
+
+
+def test_what_stops_first_starts_first_and_the_rest_when_it_is_ready(tmp_path: Path) -> None:
+    specs = [_spec(_SLEEPS, "worker", tmp_path, order=1), _spec(_LATE, "receiver", tmp_path)]
+    supervisor = Supervisor(specs, run_dir=tmp_path, ended=lambda _: None)
+    worker, receiver = supervisor.children
+    stop = threading.Event()
+    thread = threading.Thread(target=supervisor.run, args=(stop,))
+    thread.start()
+    _wait_for(lambda: receiver.pid is not None)
+    time.sleep(0.5)
+    early = worker.pid
+    (tmp_path / "go").touch()
+    _wait_for(lambda: worker.is_ready() and receiver.is_ready())
+    stop.set()
+    thread.join(60)
+    assert early is None
+
+
+@pytest.mark.parametrize("code", ["import time; time.sleep(60)", "raise SystemExit(3)"])
+def test_what_never_gets_ready_holds_the_others_up_for_seconds_only(
+    tmp_path: Path, code: str
+) -> None:
+    specs = [_spec(code, "receiver", tmp_path), _spec(_SLEEPS, "worker", tmp_path, order=1)]
+    supervisor = Supervisor(specs, run_dir=tmp_path, ended=lambda _: None)
+    stop = threading.Event()
+    thread = threading.Thread(target=supervisor.run, args=(stop,))
+    thread.start()
+    _wait_for(supervisor.children[1].is_ready, seconds=20)
+    stop.set()
+    thread.join(60)
+
+
+def test_a_stop_during_the_start_starts_nothing_more(tmp_path: Path) -> None:
+    specs = [
+        _spec("import time; time.sleep(60)", "receiver", tmp_path),
+        _spec(_SLEEPS, "worker", tmp_path, order=1),
+    ]
+    supervisor = Supervisor(specs, run_dir=tmp_path, ended=lambda _: None)
+    receiver, worker = supervisor.children
+    stop = threading.Event()
+    thread = threading.Thread(target=supervisor.run, args=(stop,))
+    thread.start()
+    _wait_for(lambda: receiver.pid is not None)
+    stop.set()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert (receiver.pid, worker.pid) == (None, None)
+
+
 def test_a_process_that_does_not_stop_is_killed_after_its_grace_time(tmp_path: Path) -> None:
     with _running([_spec(_IGNORES, "stubborn", tmp_path, grace=0.2)], tmp_path) as (supervisor, _):
         pid = supervisor.children[0].pid
