@@ -282,7 +282,8 @@ def keep(name: str, figures: object) -> None:
 def test_receiving_side_by_side(tmp_path: Path) -> None:
     with ExitStack() as stack:
         receivers = {
-            "node": stack.enter_context(node(tmp_path / "node")),
+            "node": stack.enter_context(node(tmp_path / "node", processes=2)),
+            "one receiver": stack.enter_context(node(tmp_path / "one")),
             "storescp": stack.enter_context(storescp(tmp_path / "storescp")),
         }
         if ORTHANC.exists():
