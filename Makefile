@@ -24,7 +24,7 @@ demo: $(VENV)/node.installed ## the whole path on this machine: FILES="a.dcm b.d
 	@$(BIN)/dicom-node demo $(FILES)
 
 test: $(VENV)/dev.installed peers lint ## lint, types, import contracts and all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: $(VENV)/dev.installed peers ## speed side by side, from decoding to the report in the PACS; writes build/benchmarks/
 	$(BIN)/python -m pytest tests/benchmarks -m benchmark -s; result=$$?; \
