@@ -48,9 +48,10 @@ def _spec(code: str, name: str, run_dir: Path, *, order: int = 0, grace: float =
 
 
 @contextmanager
-def _running(
+def _starting(
     specs: list[ProcessSpec], run_dir: Path, *, silent_seconds: float = SILENT_SECONDS
 ) -> Iterator[tuple[Supervisor, list[str]]]:
+    """A supervisor that has begun; it has ended when the context is left."""
     ended: list[str] = []
     supervisor = Supervisor(
         specs, run_dir=run_dir, ended=ended.append, silent_seconds=silent_seconds
@@ -59,11 +60,21 @@ def _running(
     thread = threading.Thread(target=supervisor.run, args=(stop,))
     thread.start()
     try:
-        _wait_for(lambda: all(child.is_ready() for child in supervisor.children))
         yield supervisor, ended
     finally:
         stop.set()
         thread.join(60)
+        assert not thread.is_alive()
+
+
+@contextmanager
+def _running(
+    specs: list[ProcessSpec], run_dir: Path, *, silent_seconds: float = SILENT_SECONDS
+) -> Iterator[tuple[Supervisor, list[str]]]:
+    """A supervisor whose processes are all ready."""
+    with _starting(specs, run_dir, silent_seconds=silent_seconds) as (supervisor, ended):
+        _wait_for(lambda: all(child.is_ready() for child in supervisor.children))
+        yield supervisor, ended
 
 
 def _wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
@@ -107,18 +118,13 @@ while not (here / "go").exists(): time.sleep(0.01)
 
 def test_what_stops_first_starts_first_and_the_rest_when_it_is_ready(tmp_path: Path) -> None:
     specs = [_spec(_SLEEPS, "worker", tmp_path, order=1), _spec(_LATE, "receiver", tmp_path)]
-    supervisor = Supervisor(specs, run_dir=tmp_path, ended=lambda _: None)
-    worker, receiver = supervisor.children
-    stop = threading.Event()
-    thread = threading.Thread(target=supervisor.run, args=(stop,))
-    thread.start()
-    _wait_for(lambda: receiver.pid is not None)
-    time.sleep(0.5)
-    early = worker.pid
-    (tmp_path / "go").touch()
-    _wait_for(lambda: worker.is_ready() and receiver.is_ready())
-    stop.set()
-    thread.join(60)
+    with _starting(specs, tmp_path) as (supervisor, _):
+        worker, receiver = supervisor.children
+        _wait_for(lambda: receiver.pid is not None)
+        time.sleep(0.5)
+        early = worker.pid
+        (tmp_path / "go").touch()
+        _wait_for(lambda: worker.is_ready() and receiver.is_ready())
     assert early is None
 
 
@@ -127,13 +133,8 @@ def test_what_never_gets_ready_holds_the_others_up_for_seconds_only(
     tmp_path: Path, code: str
 ) -> None:
     specs = [_spec(code, "receiver", tmp_path), _spec(_SLEEPS, "worker", tmp_path, order=1)]
-    supervisor = Supervisor(specs, run_dir=tmp_path, ended=lambda _: None)
-    stop = threading.Event()
-    thread = threading.Thread(target=supervisor.run, args=(stop,))
-    thread.start()
-    _wait_for(supervisor.children[1].is_ready, seconds=20)
-    stop.set()
-    thread.join(60)
+    with _starting(specs, tmp_path) as (supervisor, _):
+        _wait_for(supervisor.children[1].is_ready, seconds=20)
 
 
 def test_a_stop_during_the_start_starts_nothing_more(tmp_path: Path) -> None:
@@ -141,15 +142,9 @@ def test_a_stop_during_the_start_starts_nothing_more(tmp_path: Path) -> None:
         _spec("import time; time.sleep(60)", "receiver", tmp_path),
         _spec(_SLEEPS, "worker", tmp_path, order=1),
     ]
-    supervisor = Supervisor(specs, run_dir=tmp_path, ended=lambda _: None)
-    receiver, worker = supervisor.children
-    stop = threading.Event()
-    thread = threading.Thread(target=supervisor.run, args=(stop,))
-    thread.start()
-    _wait_for(lambda: receiver.pid is not None)
-    stop.set()
-    thread.join(60)
-    assert not thread.is_alive()
+    with _starting(specs, tmp_path) as (supervisor, _):
+        receiver, worker = supervisor.children
+        _wait_for(lambda: receiver.pid is not None)
     assert (receiver.pid, worker.pid) == (None, None)
 
 

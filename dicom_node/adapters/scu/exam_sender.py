@@ -199,15 +199,14 @@ class _Batch:
     def _all_turns(self) -> Iterator[_Turn]:
         """Round after round, until the time is over."""
         rounds = itertools.count() if self._load.repeat is None else range(self._load.repeat)
-        step = 1 / self._load.rate if self._load.rate else 0.0
-        due = self._begun
+        numbers = itertools.count()
         for _ in rounds:
             salt = None if self._load.repeat == 1 else uuid.uuid4()
             for file in self._files:
+                due = self._begun + (next(numbers) / self._load.rate if self._load.rate else 0.0)
                 if self._end is not None and max(due, time.monotonic()) >= self._end:
                     return
                 yield _Turn(file=file, due=due, salt=salt)
-                due += step
 
     def _take(self) -> _Turn | None:
         with self._taking:
