@@ -11,7 +11,6 @@ import shutil
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,17 +18,10 @@ from dataclasses import replace
 from typing import Any
 
 from dicom_node import __version__, metrics
-from dicom_node.adapters.audit import waiting
 from dicom_node.adapters.bell import EventBell
-from dicom_node.adapters.ledger import OperatorLedger, SqlOutbox
-from dicom_node.adapters.ledger.migrate import check_integrity, migrate
-from dicom_node.adapters.reference_tables import load_reference_table
-from dicom_node.audit import audited_model, audited_run
-from dicom_node.domain.errors import Fault, NodeError, Permanent, Transient
-from dicom_node.domain.exam import UNKNOWN_SENDER, Instance, Receipt
+from dicom_node.domain.errors import Fault, Permanent, Transient
 from dicom_node.folders import Folders
-from dicom_node.headers import read_identity
-from dicom_node.health import ADDRESS_FILE, HealthServer, address_of, ask_readiness
+from dicom_node.health import ADDRESS_FILE, address_of, ask_readiness
 from dicom_node.logs import configure_logging, log
 from dicom_node.processes import (
     DELIVERY_GRACE_SECONDS,
@@ -39,16 +31,13 @@ from dicom_node.processes import (
     Role,
 )
 from dicom_node.pulse import Pulse
-from dicom_node.scp.listener import listen
-from dicom_node.scp.policy import LOCAL_INSTITUTION
+from dicom_node.scp.port import listen
 from dicom_node.settings import Settings
 from dicom_node.stopping import stop_event
 from dicom_node.supervisor import ProcessSpec, Supervisor, leave_note
-from dicom_node.wiring import Wiring
 
 _LOCK_SECONDS = 100.0
 """Longer than the drain of the processes that a dead supervisor left behind."""
-_SILENT_LOOP_SECONDS = 10.0
 _ROLE_ORDER = {
     Role.RECEIVER: (0, RECEIVER_GRACE_SECONDS + 10),
     Role.WORKER: (1, WORKER_GRACE_SECONDS),
@@ -70,13 +59,10 @@ def serve(settings: Settings, config: str | None) -> None:
         locked(folders) as lock,
         _listen(settings.node.bind, settings.node.port) as listening,
         _listen_tls(settings) as listening_tls,
+        _lifeline() as lifeline,
     ):
-        wiring = Wiring(settings)
-        _check_parts(wiring)
-        prepare(settings)
         metrics.clear(folders.metrics)
-        metrics.activate(folders.metrics, "supervisor")
-        lifeline, held = os.pipe2(os.O_CLOEXEC)
+        prepared = EventBell()
         inherited = Inherited(
             listening=listening.fileno(),
             listening_tls=listening_tls.fileno() if listening_tls else -1,
@@ -84,6 +70,7 @@ def serve(settings: Settings, config: str | None) -> None:
             delivery_bell=EventBell().descriptor,
             lifeline=lifeline,
             lock=lock,
+            prepared=prepared.descriptor,
         )
         supervisor = Supervisor(
             _specs(settings, _kept_config(config, folders), inherited),
@@ -91,9 +78,21 @@ def serve(settings: Settings, config: str | None) -> None:
             ended=_note_end,
             draining=lambda: _close(listening, listening_tls),
         )
-        health = _health_server(wiring, supervisor, stop)
+        supervisor.begin()
+        # Loaded from here on, beside the first processes: the network does not wait for it.
+        from dicom_node.audit import audited_run
+        from dicom_node.node_health import health_server
+        from dicom_node.preparation import check_parts, prepare
+        from dicom_node.wiring import Wiring
+
+        wiring = Wiring(settings)
+        check_parts(wiring)
+        prepare(settings)
+        metrics.activate(folders.metrics, "supervisor")
+        health = health_server(wiring, supervisor, stop)
         with _naming(settings.node.bind, settings.node.metrics_port):
             health.start()
+        prepared.ring()
         port = listening.getsockname()[1]
         write_address(
             folders,
@@ -104,8 +103,7 @@ def serve(settings: Settings, config: str | None) -> None:
         log("node_started", version=__version__, port=port, seconds=time.monotonic() - begun)
         with audited_run(wiring, config):
             supervisor.run(stop)
-        os.close(held)
-        health.stop()
+    health.stop()
     log("node_stopped", exit_code=0)
 
 
@@ -115,12 +113,15 @@ def keep_no_cores() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _check_parts(wiring: Wiring) -> None:
-    """Refuse to start on a model or reference table that no process could use."""
-    load_reference_table(wiring.settings.inference.reference)
-    audited_model(wiring)
-    if wiring.certificates is not None:
-        wiring.certificates.server()
+@contextmanager
+def _lifeline() -> Iterator[int]:
+    """Read end of a pipe whose other end nobody else holds."""
+    lifeline, held = os.pipe2(os.O_CLOEXEC)
+    try:
+        yield lifeline
+    finally:
+        os.close(held)
+        os.close(lifeline)
 
 
 def _kept_config(config: str | None, folders: Folders) -> str | None:
@@ -161,22 +162,6 @@ def _naming(bind: str, port: int) -> Iterator[None]:
         raise OSError(error.errno, text, f"{bind}:{port}") from error
 
 
-def prepare(settings: Settings) -> None:
-    """Bring the data folder to the state that the processes expect: migrated ledger, no partial
-    files, a row for every kept object, no job that a process holds which is dead, and the keys of
-    the institutions' pseudonyms where there is a centre."""
-    folders = Folders(root=settings.node.data_dir)
-    check_integrity(folders.ledger)
-    revision = migrate(folders.ledger)
-    log("ledger_migrated", version=revision)
-    wiring = Wiring(settings)
-    wiring.ledger.expire_all_leases()
-    _enter_orphans(wiring)
-    if wiring.centre is not None:
-        known = (LOCAL_INSTITUTION, *(item.id for item in settings.institutions))
-        wiring.central_pseudonyms.prepare(known)
-
-
 def write_address(
     folders: Folders, *, port: int, metrics_port: int, tls_port: int | None = None
 ) -> None:
@@ -194,48 +179,6 @@ def read_address(folders: Folders) -> dict[str, int]:
     Raises ``OSError`` when no node has run there.
     """
     return address_of(folders.run)
-
-
-def _enter_orphans(wiring: Wiring) -> None:
-    """A crash between the spool and the ledger leaves an object that was never acknowledged."""
-    operator = OperatorLedger(wiring.folders.ledger, wiring.clock)
-    orphans = sorted(wiring.spool.sweep() - operator.known_contents())
-    operator.close()
-    entered = sum(_enter_orphan(wiring, content_sha256) for content_sha256 in orphans)
-    if entered:
-        log("orphan_entered", count=entered)
-    wiring.ledger.close()
-
-
-def _enter_orphan(wiring: Wiring, content_sha256: str) -> bool:
-    path = wiring.spool.path(content_sha256)
-    try:
-        identity = read_identity(path)
-    except NodeError:
-        return False  # never acknowledged and unreadable: it stays for a person to look at
-    _, receipt = wiring.ledger.record_instance(
-        Instance(
-            sop_class_uid=identity.sop_class_uid,
-            sop_instance_uid=identity.sop_instance_uid,
-            transfer_syntax_uid=identity.transfer_syntax_uid,
-            content_sha256=content_sha256,
-            size_bytes=path.stat().st_size,
-            calling_ae_title=UNKNOWN_SENDER,
-            peer_address=UNKNOWN_SENDER,
-            institution_id=_institution_of_orphans(wiring.settings),
-            received_at=wiring.clock.now(),
-        )
-    )
-    return receipt is not Receipt.DUPLICATE
-
-
-def _institution_of_orphans(settings: Settings) -> str:
-    """Whose an object must be, where only one answer is possible."""
-    if not settings.institutions:
-        return LOCAL_INSTITUTION
-    [first, *others] = settings.institutions
-    only = settings.receive.require_known_sender and not others
-    return first.id if only else UNKNOWN_SENDER
 
 
 def _specs(settings: Settings, config: str | None, inherited: Inherited) -> list[ProcessSpec]:
@@ -275,59 +218,6 @@ def _command(config: str | None, role: Role, name: str, inherited: Inherited) ->
 def _note_end(name: str) -> None:
     metrics.process_restarted(name)
     metrics.forget_process(name)
-
-
-def _health_server(wiring: Wiring, supervisor: Supervisor, stop: threading.Event) -> HealthServer:
-    settings, folders = wiring.settings, wiring.folders
-    operator = OperatorLedger(folders.ledger, wiring.clock)
-    outbox = wiring.outbox if wiring.centre else None
-
-    def processes() -> str | None:
-        waiting = [child.spec.name for child in supervisor.children if not child.is_ready()]
-        return f"not ready: {', '.join(waiting)}" if waiting else None
-
-    def disk() -> str | None:
-        percent = wiring.spool.usage_percent()
-        limit = settings.receive.high_water_percent
-        return f"{percent:.0f} % used, the limit is {limit} %" if percent >= limit else None
-
-    def ledger() -> str | None:
-        operator.queue_depths()
-        return None
-
-    def draining() -> str | None:
-        return "the node is stopping" if stop.is_set() else None
-
-    def live() -> str | None:
-        silent = time.monotonic() - supervisor.turned_at
-        return f"the supervisor is silent for {silent:.0f} s" if _silent(silent, stop) else None
-
-    return HealthServer(
-        port=settings.node.metrics_port,
-        bind=settings.node.bind,
-        checks={"processes": processes, "disk": disk, "ledger": ledger, "draining": draining},
-        live=live,
-        metrics=lambda: metrics.exposition(lambda: _reading(folders, operator, outbox)),
-    )
-
-
-def _silent(seconds: float, stop: threading.Event) -> bool:
-    return seconds > _SILENT_LOOP_SECONDS and not stop.is_set()
-
-
-def _reading(
-    folders: Folders, operator: OperatorLedger, outbox: SqlOutbox | None
-) -> metrics.Reading:
-    usage = shutil.disk_usage(folders.root)
-    return metrics.Reading(
-        jobs=operator.queue_depths(),
-        oldest_job_seconds=operator.oldest_job_seconds(),
-        oldest_parked_job_seconds=operator.oldest_parked_job_seconds(),
-        audit_waiting=len(waiting(folders.audit)),
-        disk_used_bytes=usage.used,
-        disk_size_bytes=usage.total,
-        backlog=outbox.backlog() if outbox else None,
-    )
 
 
 @contextmanager

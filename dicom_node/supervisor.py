@@ -148,18 +148,24 @@ class Supervisor:
         self.turned_at = time.monotonic()
         """When the loop last came round (monotonic seconds): the sign of life for /livez."""
 
-    def run(self, stop: threading.Event) -> None:
-        """Start everything and watch it until ``stop``; then drain by order.
-
-        Those that stop first start first, and the others once they are ready: processes that load
-        their libraries at the same time make each other late, and the network does not wait.
-        """
-        first = min(child.spec.drain_order for child in self.children)
-        started = [child for child in self.children if child.spec.drain_order == first]
-        later = [child for child in self.children if child.spec.drain_order != first]
-        begun = time.monotonic()
-        for child in started:
+    def begin(self) -> None:
+        """Start those that stop first; :meth:`run` starts the others and watches them all."""
+        for child in self._first():
             child.start()
+
+    def _first(self) -> list[Child]:
+        first = min(child.spec.drain_order for child in self.children)
+        return [child for child in self.children if child.spec.drain_order == first]
+
+    def run(self, stop: threading.Event) -> None:
+        """Watch everything until ``stop``; then drain by order.
+
+        What :meth:`begin` has not started follows once those are ready: processes that load their
+        libraries at the same time make each other late, and the network does not wait.
+        """
+        started = self._first()
+        later = [child for child in self.children if child not in started]
+        begun = time.monotonic()
         while not stop.wait(_POLL_SECONDS):
             self.turned_at = time.monotonic()
             waited = self.turned_at - begun > _HEAD_START_SECONDS

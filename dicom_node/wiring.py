@@ -1,4 +1,8 @@
-"""The composition root: from Settings to adapters and stages. The only place that names both."""
+"""The composition root: from Settings to adapters and stages. The only place that names both.
+
+What only some processes need is loaded where it is made: a receiver starts without the reports, the
+sender and the centre.
+"""
 
 from __future__ import annotations
 
@@ -8,29 +12,19 @@ from typing import TYPE_CHECKING
 
 from dicom_node.adapters.audit import (
     AuditForwarder,
-    DeliveryWitness,
     DiskTrail,
     LogFiles,
     NoTrail,
-    NoWitness,
     Origin,
-    ReceiverWitness,
     Syslog,
     application,
 )
-from dicom_node.adapters.central.archive import PostgresArchive
-from dicom_node.adapters.central.pseudonyms import CentralPseudonyms
 from dicom_node.adapters.clock import SystemClock
 from dicom_node.adapters.ledger import SqlCommitments, SqlLedger, SqlOutbox, SqlPromises
 from dicom_node.adapters.predictor import BundlePredictor
 from dicom_node.adapters.pseudonyms import PatientPseudonyms
 from dicom_node.adapters.quarantine import DiskQuarantine
 from dicom_node.adapters.reference_tables import load_reference_table
-from dicom_node.adapters.reporter import SrReporter
-from dicom_node.adapters.scu.association import Peer
-from dicom_node.adapters.scu.commitment_sender import ResultSender
-from dicom_node.adapters.scu.report_sender import DestinationAddress, DicomReportSender
-from dicom_node.adapters.scu.verifier import DicomVerifier, VerifiedDestination
 from dicom_node.adapters.spool import DiskSpool
 from dicom_node.domain.assessment import Assessment, Prediction, ReferenceTable
 from dicom_node.domain.audit import Application
@@ -39,7 +33,6 @@ from dicom_node.domain.commitment import Proof
 from dicom_node.domain.delivery import ReportKind
 from dicom_node.domain.job import Stage
 from dicom_node.folders import Folders
-from dicom_node.headers import read_header
 from dicom_node.lane import Lane
 from dicom_node.ports import Eligibility, ReportRequest
 from dicom_node.scp.policy import LOCAL_INSTITUTION
@@ -53,10 +46,18 @@ from dicom_node.stages.report import Report, Route, assessment_of
 from dicom_node.stages.screen import Screen
 from dicom_node.tls import Certificates, ContextSource
 from dicom_node.worker import BatchHandler, Handler
-from inference.decoding_process import DecodingProcess
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from dicom_node.adapters.audit.witness import NoWitness, ReceiverWitness
+    from dicom_node.adapters.central.archive import PostgresArchive
+    from dicom_node.adapters.central.pseudonyms import CentralPseudonyms
+    from dicom_node.adapters.reporter import SrReporter
+    from dicom_node.adapters.scu.association import Peer
+    from dicom_node.adapters.scu.report_sender import DicomReportSender
+    from dicom_node.adapters.scu.verifier import DicomVerifier
+    from inference.decoding_process import DecodingProcess
 
 
 _UNRESTRICTED = InstitutionSettings(id=LOCAL_INSTITUTION, name="", calling_ae_titles=())
@@ -97,6 +98,8 @@ class Wiring:
         central = self.settings.central
         if central.url is None:
             return None
+        from dicom_node.adapters.central.archive import PostgresArchive
+
         return PostgresArchive(central.url, password_file=central.password_file)
 
     def forward(self, centre: PostgresArchive) -> Forward:
@@ -113,6 +116,8 @@ class Wiring:
     @cached_property
     def central_pseudonyms(self) -> CentralPseudonyms:
         """Names for the centre."""
+        from dicom_node.adapters.central.pseudonyms import CentralPseudonyms
+
         return CentralPseudonyms(self.folders.keys / "central")
 
     @cached_property
@@ -138,11 +143,15 @@ class Wiring:
     @cached_property
     def reporter(self) -> SrReporter:
         """Builds report objects."""
+        from dicom_node.adapters.reporter import SrReporter
+
         return SrReporter(device_name=self.settings.node.name, decode=self.decoder.decode)
 
     @cached_property
     def decoder(self) -> DecodingProcess:
         """Decodes what comes from outside, in a process that can be killed."""
+        from inference.decoding_process import DecodingProcess
+
         return DecodingProcess()
 
     @cached_property
@@ -160,6 +169,8 @@ class Wiring:
 
     def peer(self, destination: DestinationSettings) -> Peer:
         """A destination as a peer of commands that talk to it."""
+        from dicom_node.adapters.scu.association import Peer
+
         return Peer(
             host=destination.host,
             port=destination.port,
@@ -186,6 +197,8 @@ class Wiring:
 
     def witness(self, receiver: str) -> ReceiverWitness | NoWitness:
         """What a receiver process, by its name, tells the trail."""
+        from dicom_node.adapters.audit.witness import NoWitness, ReceiverWitness
+
         if not self.settings.audit.enabled:
             return NoWitness()
         return ReceiverWitness(
@@ -224,6 +237,8 @@ class Wiring:
     @cached_property
     def sender(self) -> DicomReportSender:
         """Sends reports to the configured destinations."""
+        from dicom_node.adapters.scu.report_sender import DestinationAddress, DicomReportSender
+
         return DicomReportSender(
             [
                 DestinationAddress(
@@ -237,6 +252,8 @@ class Wiring:
     @cached_property
     def verifier(self) -> DicomVerifier:
         """Asks the configured destinations what they keep."""
+        from dicom_node.adapters.scu.verifier import DicomVerifier, VerifiedDestination
+
         return DicomVerifier(
             [
                 VerifiedDestination(
@@ -253,6 +270,9 @@ class Wiring:
 
     def return_commitments(self) -> None:
         """Tell requesters, on new associations, the results that are due."""
+        from dicom_node.adapters.scu.association import Peer
+        from dicom_node.adapters.scu.commitment_sender import ResultSender
+
         requesters = {
             ae_title: Peer(
                 host=host,
@@ -311,6 +331,8 @@ class Wiring:
 
     def work_handlers(self) -> dict[Stage, Handler]:
         """SCREEN and REPORT, which run beside inference."""
+        from dicom_node.headers import read_header
+
         return {
             Stage.SCREEN: Screen(
                 spool=self.spool,
@@ -339,6 +361,8 @@ class Wiring:
 
     def lane(self, destination: str) -> Lane:
         """DELIVER for one destination."""
+        from dicom_node.adapters.audit.witness import DeliveryWitness
+
         kinds = {item.name: item.objects for item in self.settings.destinations}
         deliver = Deliver(
             ledger=self.ledger,

@@ -14,6 +14,7 @@ from dicom_node.adapters.central.migrate import migrate
 from dicom_node.adapters.central.months import CentralMonths, MonthTable
 from dicom_node.cli.options import config_option, json_option, readable_errors, settings_from
 from dicom_node.cli.output import Failed, Screen, print_json
+from dicom_node.cli.report_commands import central_prices
 from dicom_node.domain.errors import NodeError
 from dicom_node.settings import Settings
 from dicom_node.wiring import Wiring
@@ -41,6 +42,9 @@ _MONTH = click.DateTime(["%Y-%m"])
 @click.group()
 def central() -> None:
     """The centre: what it knows, and what it has still to learn."""
+
+
+central.add_command(central_prices)
 
 
 @central.command("migrate")

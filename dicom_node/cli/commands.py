@@ -2,29 +2,58 @@
 
 from __future__ import annotations
 
+import importlib
+
 import click
 
 from dicom_node import __version__
-from dicom_node.cli.audit_commands import audit
-from dicom_node.cli.backup_commands import backup, restore
-from dicom_node.cli.central_commands import central
-from dicom_node.cli.exam_commands import exam, job, status
-from dicom_node.cli.file_commands import echo, predict
-from dicom_node.cli.housekeeping_commands import archive, purge
-from dicom_node.cli.node_commands import demo, doctor, process, serve
 from dicom_node.cli.output import (
     LANGUAGES,
     Screen,
     accept_any_text,
     language_of_environment,
 )
-from dicom_node.cli.report_commands import central_prices, report
-from dicom_node.cli.send_command import send
 
-central.add_command(central_prices)
+_MODULES = {
+    "demo": "node",
+    "serve": "serve",
+    "process": "serve",
+    "predict": "file",
+    "status": "exam",
+    "exam": "exam",
+    "job": "exam",
+    "send": "send",
+    "echo": "file",
+    "audit": "audit",
+    "doctor": "node",
+    "backup": "backup",
+    "restore": "backup",
+    "archive": "housekeeping",
+    "purge": "housekeeping",
+    "central": "central",
+    "report": "report",
+}
+"""Of each command: where it stands."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """Loads a command when it is asked for: a process of the node is not to wait for the
+    libraries of all others."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names, for the help."""
+        return sorted(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A command by its name; None when there is none."""
+        if cmd_name not in _MODULES:
+            return None
+        module = importlib.import_module(f"dicom_node.cli.{_MODULES[cmd_name]}_commands")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--lang", type=click.Choice(LANGUAGES), help="Language of messages (default: LANG).")
 @click.version_option(__version__, prog_name="dicom-node")
 @click.pass_context
@@ -35,10 +64,3 @@ def main(context: click.Context, lang: str | None) -> None:
     """
     accept_any_text()
     context.obj = Screen(lang or language_of_environment())
-
-
-for command in (
-    *(demo, serve, process, predict, status, exam, job, send, echo, audit, doctor),
-    *(backup, restore, archive, purge, central, report),
-):
-    main.add_command(command)

@@ -1,4 +1,4 @@
-"""demo, serve, process and doctor: the node itself."""
+"""demo and doctor: a whole node for a while, and a node that is looked at."""
 
 from __future__ import annotations
 
@@ -40,8 +40,6 @@ from dicom_node.doctor import (
     run_checks,
 )
 from dicom_node.node import is_running
-from dicom_node.node import serve as run_node
-from dicom_node.processes import Inherited, Role, run_process
 from dicom_node.scp.contexts import IMAGE_TRANSFER_SYNTAXES
 from dicom_node.settings import DestinationSettings, Settings
 from dicom_node.wiring import Wiring
@@ -80,28 +78,6 @@ def demo(
         complete = run_demo(screen, files, out=out, count=count, seed=seed, as_json=as_json)
     if not complete:
         raise click.exceptions.Exit(1)
-
-
-@click.command()
-@config_option
-def serve(config: Path | None) -> None:
-    """Run the node until SIGTERM, which drains it. Events go to standard error, one JSON a line."""
-    settings = settings_from(config)
-    with readable_errors():
-        run_node(settings, str(config) if config else None)
-
-
-@click.command(hidden=True)
-@click.argument("role", type=click.Choice([role.value for role in Role]))
-@click.argument("name")
-@click.argument("handed")
-@config_option
-def process(role: str, name: str, handed: str, config: Path | None) -> None:
-    """One process of the node; the supervisor starts it."""
-    descriptors = [int(number) for number in handed.split(",")]
-    inherited = Inherited(**dict(zip(Inherited.__dataclass_fields__, descriptors, strict=True)))
-    with readable_errors():
-        run_process(settings_from(config), Role(role), name, inherited)
 
 
 @click.command()

@@ -6,17 +6,17 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from dicom_node.adapters.ledger import OperatorLedger
-from dicom_node.adapters.scu.association import Peer
 from dicom_node.cli.output import Failed, Screen
 from dicom_node.domain.errors import NodeError
-from dicom_node.offline import find_files
 from dicom_node.settings import Settings, SettingsError, load_settings
-from dicom_node.wiring import Wiring
+
+if TYPE_CHECKING:
+    from dicom_node.adapters.ledger import OperatorLedger
+    from dicom_node.adapters.scu.association import Peer
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 _PEER = re.compile(r"(?P<host>\[[^]]+\]|[^:/]+):(?P<port>\d{1,5})/(?P<ae_title>[^\\]{1,16})")
@@ -34,13 +34,15 @@ row_id = click.IntRange(1, 2**63 - 1)
 """Numbers that the ledger's database can hold."""
 
 
-class PeerType(click.ParamType[Peer]):
+class PeerType(click.ParamType["Peer"]):
     """``host:port/AET``."""
 
     name = "host:port/AET"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Peer:
         """Parse the text; anything else is a usage error."""
+        from dicom_node.adapters.scu.association import Peer
+
         if isinstance(value, Peer):
             return value
         found = _PEER.fullmatch(value)
@@ -69,6 +71,8 @@ def settings_from(config: Path | None) -> Settings:
 
 def files_from(screen: Screen, paths: Sequence[Path]) -> list[Path]:
     """The named files and those below the named folders; a clear failure when there are none."""
+    from dicom_node.offline import find_files
+
     files = find_files(paths)
     if not files:
         raise Failed(screen.text("no_files", paths=", ".join(map(str, paths))))
@@ -78,6 +82,9 @@ def files_from(screen: Screen, paths: Sequence[Path]) -> list[Path]:
 @contextmanager
 def operator_ledger(screen: Screen, settings: Settings) -> Iterator[OperatorLedger]:
     """The ledger of a node on this machine; a clear failure when there is none yet."""
+    from dicom_node.adapters.ledger import OperatorLedger
+    from dicom_node.wiring import Wiring
+
     wiring = Wiring(settings)
     if not wiring.folders.ledger.is_file():
         raise Failed(screen.text("no_ledger", path=wiring.folders.ledger))

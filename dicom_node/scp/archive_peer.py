@@ -13,7 +13,8 @@ from pynetdicom import AE, evt
 from dicom_node.domain.receipt import StoreStatus
 from dicom_node.scp.contexts import supported_contexts
 from dicom_node.scp.guard import Limits, WaitingRoom
-from dicom_node.scp.listener import Listener, listen
+from dicom_node.scp.listener import Listener
+from dicom_node.scp.port import listen
 from dicom_node.stages.accept import is_valid_uid
 
 _NETWORK_TIMEOUT_SECONDS = 60.0

@@ -1,8 +1,9 @@
 """pynetdicom's server on a listening socket that several processes may share.
 
-The socket is bound by :func:`listen` and handed to each receiver process (inherited descriptor), so
-that the kernel gives a waiting connection to whichever process is free and none is lost when one
-process ends. pynetdicom binds for itself; :class:`Listener` replaces just that.
+The socket is bound by :func:`~dicom_node.scp.port.listen` and handed to each receiver process
+(inherited descriptor), so that the kernel gives a waiting connection to whichever process is free
+and none is lost when one process ends. pynetdicom binds for itself; :class:`Listener` replaces
+just that.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ from dicom_node.scp.guard import (
     wake,
 )
 from dicom_node.scp.incoming import IncomingFile
+from dicom_node.scp.port import BACKLOG
 from dicom_node.tls import ContextSource
 
-BACKLOG = 256
 _BUSY = struct.pack(
     ">BxLx3B",
     0x03,
@@ -76,13 +77,6 @@ _config.LOG_RESPONSE_IDENTIFIERS = False
 timer.time = SimpleNamespace(time=time.monotonic)  # type: ignore[attr-defined, assignment]
 
 Handlers = Sequence[tuple[evt.EventType, Callable[[evt.Event], Any]]]
-
-
-def listen(bind: str, port: int) -> socket.socket:
-    """A listening TCP socket; port 0 takes a free one. Raises ``OSError`` when the port is
-    taken."""
-    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
-    return socket.create_server((bind, port), family=family, backlog=BACKLOG)
 
 
 class Listener(ThreadedAssociationServer):

@@ -39,7 +39,7 @@ _MIN_WAITING, _MIN_WAITING_OF_PEER = 40, 8
 class Receiver:
     """C-ECHO and C-STORE SCP of this process (PS3.4 A and B).
 
-    ``listening`` comes from :func:`dicom_node.scp.listener.listen` and is owned by the receiver;
+    ``listening`` comes from :func:`dicom_node.scp.port.listen` and is owned by the receiver;
     other processes may listen on duplicates of it; so does the socket of ``secure``, where TLS is
     spoken. ``incoming`` is the spool's folder for
     unfinished files: while the receiver runs it is this process's folder for temporary files.

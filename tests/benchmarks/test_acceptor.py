@@ -38,7 +38,8 @@ from pynetdicom import AE, evt
 from pynetdicom.transport import RequestHandler
 from dicom_node.scp.contexts import supported_contexts
 from dicom_node.scp.guard import Limits, WaitingRoom
-from dicom_node.scp.listener import Connection, Listener, listen
+from dicom_node.scp.listener import Connection, Listener
+from dicom_node.scp.port import listen
 
 if sys.argv[1] == "plain":
     Connection._create_association = RequestHandler._create_association

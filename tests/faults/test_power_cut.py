@@ -29,7 +29,7 @@ from pydicom import dcmread
 from dicom_node.adapters.spool import DiskSpool
 from dicom_node.domain.errors import NodeError
 from dicom_node.domain.exam import Outcome
-from dicom_node.node import prepare
+from dicom_node.preparation import prepare
 from dicom_node.settings import NodeSettings, Settings
 from tests.builders.dicom_files import data_set_bytes, hand_dataset, write_file
 from tests.builders.radiographs import radiograph_files
@@ -48,18 +48,21 @@ import socket, sys
 from pathlib import Path
 from dicom_node import metrics
 from dicom_node.adapters.bell import EventBell
-from dicom_node.node import prepare
+from dicom_node.preparation import prepare
 from dicom_node.processes import Inherited, Role, run_process
 from dicom_node.settings import load_settings
 from dicom_node.folders import Folders
 
 settings = load_settings(Path(sys.argv[1]))
 prepare(settings)
+prepared = EventBell()
+prepared.ring()
 metrics.clear(Folders(root=settings.node.data_dir).metrics)
 listening, lifeline = int(sys.argv[2]), int(sys.argv[3])
 inherited = Inherited(
     listening=listening, listening_tls=-1, work_bell=EventBell().descriptor,
     delivery_bell=EventBell().descriptor, lifeline=lifeline, lock=-1,
+    prepared=prepared.descriptor,
 )
 run_process(settings, Role.RECEIVER, "receiver-0", inherited)
 """

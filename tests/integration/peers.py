@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from dicom_node.adapters.audit import NoWitness
+from dicom_node.adapters.audit.witness import NoWitness
 from dicom_node.adapters.clock import SystemClock
 from dicom_node.adapters.ledger import SqlCommitments, SqlLedger, SqlPromises
 from dicom_node.adapters.ledger.migrate import migrate
@@ -27,7 +27,7 @@ from dicom_node.domain.exam import Instance
 from dicom_node.headers import read_identity
 from dicom_node.ports import Clock
 from dicom_node.scp.commitment import CommitmentProvider
-from dicom_node.scp.listener import listen
+from dicom_node.scp.port import listen
 from dicom_node.scp.server import Receiver
 from dicom_node.scp.witness import Witness
 from dicom_node.settings import Settings

@@ -16,7 +16,7 @@ from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.association import Association
 
-from dicom_node.scp.listener import listen
+from dicom_node.scp.port import listen
 from dicom_node.settings import InstitutionSettings, NodeSettings, ReceiveSettings, Settings
 from tests.builders.dicom_files import hand_dataset, write_file
 from tests.integration.peers import RunningReceiver, dcmtk, running_receiver, wait_until

@@ -20,12 +20,12 @@ from dicom_node.adapters.audit import (
     AuditForwarder,
     DiskTrail,
     LogFiles,
-    ReceiverWitness,
     read_entries,
     trail,
     waiting,
 )
 from dicom_node.adapters.audit.arrivals import Arrivals
+from dicom_node.adapters.audit.witness import ReceiverWitness
 from dicom_node.domain import audit
 from dicom_node.domain.audit import Arrival
 from tests.builders.audit import (

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dicom_node.scp import fast_path as module
-from dicom_node.scp.listener import listen
+from dicom_node.scp.port import listen
 from dicom_node.settings import ReceiveSettings, Settings, TlsSettings
 from dicom_node.tls import Certificates
 from tests.builders.certificates import Authority

@@ -22,7 +22,7 @@ from dicom_node.adapters.predictor import MODELS
 from dicom_node.adapters.scu.association import contexts_for, open_association
 from dicom_node.audit import audited_run
 from dicom_node.scp import guard
-from dicom_node.scp.listener import listen
+from dicom_node.scp.port import listen
 from dicom_node.settings import AuditSettings, NodeSettings, Settings, load_settings
 from dicom_node.tls import Certificates
 from dicom_node.wiring import Wiring

@@ -16,7 +16,7 @@ from dicom_node.domain.delivery import ReportKind
 from dicom_node.domain.errors import Transient
 from dicom_node.domain.job import JobState, Stage
 from dicom_node.domain.retry import RetryAt
-from dicom_node.scp.listener import listen
+from dicom_node.scp.port import listen
 from dicom_node.settings import DestinationSettings, Settings
 from dicom_node.stages.confirm import Confirm
 from dicom_node.stages.deliver import Deliver

@@ -14,7 +14,8 @@ import pytest
 
 from dicom_node.adapters.ledger import OperatorLedger
 from dicom_node.domain.exam import UNKNOWN_SENDER
-from dicom_node.node import is_running, prepare, readiness, write_address
+from dicom_node.node import is_running, readiness, write_address
+from dicom_node.preparation import prepare
 from dicom_node.settings import InstitutionSettings, ReceiveSettings, Settings
 from dicom_node.stopping import stop_event
 from dicom_node.wiring import Wiring

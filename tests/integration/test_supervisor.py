@@ -57,6 +57,7 @@ def _starting(
         specs, run_dir=run_dir, ended=ended.append, silent_seconds=silent_seconds
     )
     stop = threading.Event()
+    supervisor.begin()
     thread = threading.Thread(target=supervisor.run, args=(stop,))
     thread.start()
     try:
@@ -172,6 +173,7 @@ def test_a_process_that_cannot_start_is_tried_again_with_growing_delay(tmp_path:
     spec = _spec("raise SystemExit(3)", "broken", tmp_path)
     supervisor = Supervisor([spec], run_dir=tmp_path, ended=lambda _: None)
     stop = threading.Event()
+    supervisor.begin()
     thread = threading.Thread(target=supervisor.run, args=(stop,))
     thread.start()
     begun = time.monotonic()

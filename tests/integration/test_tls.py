@@ -21,7 +21,7 @@ from dicom_node.domain.delivery import ReportKind, ReportObject
 from dicom_node.domain.errors import Fault, Permanent, Transient
 from dicom_node.scp.contexts import verification_context
 from dicom_node.scp.guard import Cut
-from dicom_node.scp.listener import listen
+from dicom_node.scp.port import listen
 from dicom_node.settings import InstitutionSettings, Settings, TlsSettings
 from dicom_node.tls import Certificates
 from tests.builders.certificates import Authority, Certificate

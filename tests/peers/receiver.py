@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dicom_node.folders import Folders
-from dicom_node.node import _command, prepare
+from dicom_node.node import _command
+from dicom_node.preparation import prepare
 from dicom_node.processes import Inherited, Role
-from dicom_node.scp.listener import listen
+from dicom_node.scp.port import listen
 from dicom_node.settings import load_settings
 from dicom_node.supervisor import ready_path
 from tests.integration.peers import wait_until
@@ -42,8 +43,9 @@ def running_receivers(
         listening = stack.enter_context(listen("127.0.0.1", 0))
         lifeline, alive = os.pipe()
         bells = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(2)]
+        prepared = os.eventfd(1, os.EFD_NONBLOCK)
         lock = os.open(folders.run / "lock", os.O_RDWR | os.O_CREAT)
-        for descriptor in (lifeline, alive, lock, *bells):
+        for descriptor in (lifeline, alive, lock, prepared, *bells):
             stack.callback(os.close, descriptor)
         inherited = Inherited(
             listening=listening.fileno(),
@@ -52,6 +54,7 @@ def running_receivers(
             delivery_bell=bells[1],
             lifeline=lifeline,
             lock=lock,
+            prepared=prepared,
         )
         names = [f"receiver-{number}" for number in range(processes)]
         running = [

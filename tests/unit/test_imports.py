@@ -136,6 +136,27 @@ def test_a_process_that_does_not_infer_or_report_starts_without_the_heavy_librar
     assert modules_after_import(module).isdisjoint(HEAVY)
 
 
+SUPERVISOR = "dicom_node.cli.serve_commands, dicom_node.node"
+LATER = "dicom_node.audit, dicom_node.node_health, dicom_node.preparation"
+"""What the supervisor loads beside its first process."""
+RECEIVER = "dicom_node.cli.serve_commands, dicom_node.processes.receiver"
+
+
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        (SUPERVISOR, {"sqlalchemy", "alembic", "pydicom", "pynetdicom", "numpy"}),
+        (f"{SUPERVISOR}, {LATER}", {"pydicom", "pynetdicom", "numpy", "psycopg2", "onnxruntime"}),
+        (RECEIVER, {"alembic", "psycopg2", "onnxruntime", "apscheduler", "boto3"}),
+    ],
+    ids=["before the first process", "supervisor", "receiver"],
+)
+def test_the_network_waits_for_no_library_that_it_does_not_need(
+    modules: str, absent: set[str]
+) -> None:
+    assert modules_after_import(modules).isdisjoint(absent | set(HEAVY))
+
+
 def test_the_cpu_engine_starts_without_torch() -> None:
     assert modules_after_import("inference.predictor").isdisjoint({"torch", "monai"})
     assert modules_after_import("inference.engines.onnx").isdisjoint({"torch", "monai"})

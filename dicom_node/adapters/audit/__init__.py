@@ -1,4 +1,7 @@
-"""The audit trail on disk: recorded durably, then kept in files or sent to a repository."""
+"""The audit trail on disk: recorded durably, then kept in files or sent to a repository.
+
+What is seen of objects (`witness.py`) is not loaded here: it brings pydicom.
+"""
 
 from dicom_node.adapters.audit.forwarder import AuditForwarder
 from dicom_node.adapters.audit.log_files import LogFiles
@@ -7,19 +10,15 @@ from dicom_node.adapters.audit.parties import application, operator
 from dicom_node.adapters.audit.reading import AuditEntry, read_entries
 from dicom_node.adapters.audit.syslog import Syslog
 from dicom_node.adapters.audit.trail import AuditFolders, DiskTrail, NoTrail, waiting
-from dicom_node.adapters.audit.witness import DeliveryWitness, NoWitness, ReceiverWitness
 
 __all__ = [
     "AuditEntry",
     "AuditFolders",
     "AuditForwarder",
-    "DeliveryWitness",
     "DiskTrail",
     "LogFiles",
     "NoTrail",
-    "NoWitness",
     "Origin",
-    "ReceiverWitness",
     "Syslog",
     "application",
     "operator",

@@ -8,7 +8,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import pydicom
 from sqlalchemy import Connection, Row, Select, and_, delete, func, insert, select, text, update
 from sqlalchemy.dialects import sqlite
 
@@ -275,7 +274,9 @@ def _unproven(exam_id: int, destination: str) -> Select[Any]:
 
 
 def _sent_object(row: Row[Any]) -> SentObject:
-    header = pydicom.dcmread(BytesIO(row.encoded), specific_tags=["StudyInstanceUID"])
+    from pydicom import dcmread  # the supervisor has no other need of it
+
+    header = dcmread(BytesIO(row.encoded), specific_tags=["StudyInstanceUID"])
     return SentObject(
         reference=Reference(
             sop_class_uid=row.sent_sop_class_uid, sop_instance_uid=row.sent_sop_instance_uid

@@ -1,174 +1,38 @@
-"""What each process of the node does: receiver, worker, delivery. Started by `node.py`."""
+"""The delivery: a lane for each destination, and what is to be done from time to time."""
 
 from __future__ import annotations
 
-import gc
-import os
-import signal
-import socket
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from dataclasses import dataclass
 
 from dicom_node import metrics
 from dicom_node.adapters.bell import EventBell
 from dicom_node.audit import audited_model
 from dicom_node.central_tasks import central_tasks
-from dicom_node.domain.commitment import CommitmentResult, Proof
+from dicom_node.domain.commitment import Proof
 from dicom_node.domain.errors import Fault, Permanent
 from dicom_node.domain.job import TO_DESTINATIONS, Job, Stage
 from dicom_node.domain.retry import Park
-from dicom_node.headers import read_identity
 from dicom_node.housekeeping import housekeeping_tasks
-from dicom_node.logs import configure_logging, log
+from dicom_node.logs import log
+from dicom_node.processes import Inherited
+from dicom_node.processes.start import begin, say_ready
 from dicom_node.pulse import Heart
 from dicom_node.schedule import Schedule, Task
-from dicom_node.scp.commitment import CommitmentProvider
-from dicom_node.scp.server import Receiver
 from dicom_node.settings import DestinationSettings, Settings
-from dicom_node.stages.accept import Accept
-from dicom_node.stopping import end_as_orphan, stop_event
-from dicom_node.supervisor import leave_note, ready_path
-from dicom_node.tls import ContextSource
 from dicom_node.wiring import Wiring
-from dicom_node.worker import LEASE_SECONDS, Batch, Handler, Worker
+from dicom_node.worker import LEASE_SECONDS, Handler, Worker
 
-RECEIVER_GRACE_SECONDS = 60.0
-WORKER_GRACE_SECONDS = 60.0
-DELIVERY_GRACE_SECONDS = 90.0
 _MODEL_CHECK_SECONDS = 3600
 _CLOCK_CHECK_SECONDS = 60
 _DESTINATION_CHECK_SECONDS = 60
 _COMMITMENT_SECONDS = 5
 
 
-class Role(StrEnum):
-    """What a process does."""
-
-    RECEIVER = "receiver"
-    WORKER = "worker"
-    DELIVERY = "delivery"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Inherited:
-    """File descriptors that the supervisor hands to its processes."""
-
-    listening: int
-    listening_tls: int
-    """-1: no secure port."""
-    work_bell: int
-    delivery_bell: int
-    lifeline: int
-    """Read end of a pipe that closes when the supervisor dies, however it dies."""
-    lock: int
-    """Holds the data folder's lock for as long as any process of the node lives."""
-    pulse: int = -1
-    """Where this process shows that it lives."""
-
-    def numbers(self) -> tuple[int, ...]:
-        """All of them, in order."""
-        return tuple(asdict(self).values())
-
-    def descriptors(self) -> tuple[int, ...]:
-        """Those that are open."""
-        return tuple(number for number in self.numbers() if number >= 0)
-
-
-def run_process(settings: Settings, role: Role, name: str, inherited: Inherited) -> None:
-    """Run one process until SIGTERM or until the supervisor is gone."""
-    configure_logging(name)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
-    stop = stop_event(signal.SIGTERM, lifeline=inherited.lifeline)
-    end_as_orphan(inherited.lifeline)
-    wiring = Wiring(settings)
-    metrics.activate(wiring.folders.metrics, name)
-    _ROLES[role](wiring, name, inherited, stop)
-
-
-def _receive(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Event) -> None:
-    Heart(inherited.pulse)
-    bell = EventBell(inherited.work_bell)
-    accept = Accept(
-        spool=wiring.spool,
-        ledger=wiring.ledger,
-        clock=wiring.clock,
-        read_identity=read_identity,
-        max_object_bytes=wiring.settings.receive.max_object_mb * 1_000_000,
-    )
-    delivery_bell = EventBell(inherited.delivery_bell)
-
-    def told(result: CommitmentResult) -> bool:
-        asked = wiring.commitments.record_result(result)
-        delivery_bell.ring()
-        return asked
-
-    receiver = Receiver(
-        wiring.settings,
-        listening=socket.socket(fileno=inherited.listening),
-        secure=_secure(wiring, inherited),
-        incoming=wiring.spool.incoming_of(name),
-        accept=accept,
-        commitment=CommitmentProvider(promises=wiring.promises, commit=wiring.commit, told=told),
-        stored=lambda _: bell.ring(),
-        disk_used_percent=wiring.spool.usage_percent,
-        witness=wiring.witness(name),
-        quarantine=wiring.quarantine,
-    )
-    gc.collect()
-    gc.freeze()  # pynetdicom has all objects looked at for garbage every six seconds
-    receiver.start()
-    _say_ready(wiring, name)
-    stop.wait()
-    log("drain_started")
-    log("drain_finished", count=receiver.drain(RECEIVER_GRACE_SECONDS))
-
-
-def _secure(wiring: Wiring, inherited: Inherited) -> tuple[socket.socket, ContextSource] | None:
-    if wiring.certificates is None or inherited.listening_tls < 0:
-        return None
-    return socket.socket(fileno=inherited.listening_tls), wiring.certificates.server
-
-
-def _work(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Event) -> None:
-    begun = time.monotonic()
-    heart = Heart(inherited.pulse)
-    wiring.ledger.expire_leases(name)  # first of all: another worker need not wait for the model
-    wiring.decoder.start()
-    model = wiring.predictor.warm()
-    log(
-        "model_loaded",
-        model=model.name,
-        version=model.version,
-        sha256=model.sha256,
-        device=wiring.predictor.device,
-        seconds=time.monotonic() - begun,
-    )
-    wiring.reporter.warm(wiring.report_kinds)
-    delivery_bell = EventBell(inherited.delivery_bell)
-    inference = wiring.settings.inference
-    batching = "cuda" in {inference.device, wiring.predictor.device}
-    worker = Worker(
-        ledger=wiring.ledger,
-        clock=wiring.clock,
-        owner=name,
-        bell=EventBell(inherited.work_bell),
-        handlers=wiring.work_handlers(),
-        infer=wiring.infer(),
-        batch=Batch(max=inference.batch_max, wait_seconds=inference.batch_wait_ms / 1000)
-        if batching
-        else Batch(),
-        done=_ring_after(Stage.REPORT, delivery_bell.ring),
-    )
-    heart.watch(worker.goes_on)
-    _say_ready(wiring, name)
-    worker.run(stop)
-
-
-def _deliver(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Event) -> None:
+def run(settings: Settings, name: str, inherited: Inherited, stop: threading.Event) -> None:
     """Lanes, each a thread, per destination: a destination that hangs holds up no other."""
+    wiring = begin(settings, name)
     heart = Heart(inherited.pulse)
     _park_unknown_destinations(wiring, name)
     lanes = [lane for item in wiring.settings.destinations for lane in _lanes(wiring, name, item)]
@@ -206,7 +70,7 @@ def _deliver(wiring: Wiring, name: str, inherited: Inherited, stop: threading.Ev
         target=wiring.audit_forwarder.run, args=(stop,), name="audit", daemon=True
     )
     audit.start()
-    _say_ready(wiring, name)
+    say_ready(wiring, name)
     bell = EventBell(inherited.delivery_bell)
     while not stop.is_set():
         bell.wait(1.0)
@@ -335,22 +199,3 @@ def _check_model(wiring: Wiring) -> None:
         audited_model(wiring)
     except Permanent as error:
         log("model_changed", error=error)
-
-
-def _ring_after(stage: Stage, ring: Callable[[], None]) -> Callable[[Job], None]:
-    def done(job: Job) -> None:
-        if job.stage is stage:
-            ring()
-
-    return done
-
-
-def _say_ready(wiring: Wiring, name: str) -> None:
-    leave_note(ready_path(wiring.folders.run, name), str(os.getpid()))
-
-
-_ROLES: dict[Role, Callable[[Wiring, str, Inherited, threading.Event], None]] = {
-    Role.RECEIVER: _receive,
-    Role.WORKER: _work,
-    Role.DELIVERY: _deliver,
-}
