@@ -120,6 +120,14 @@ the result of the radiograph as stored, of those assessed both ways; months.
 
 {robustness_finding}
 
+The same changes of {full_size_images} held-back radiographs at full size, as a node receives them:
+
+| change | refused | mean absolute shift | mean shift | MAE |
+| --- | --- | --- | --- | --- |
+{full_size}
+
+{full_size_finding}
+
 ## The recorded sex
 
 {sex_check}
@@ -192,6 +200,9 @@ def model_card(
         robustness_images=robustness["images"],
         robustness=card_tables.robustness(robustness["changes"]),
         robustness_finding=_robustness_finding(robustness["changes"]),
+        full_size_images=robustness["full_size"]["images"],
+        full_size=card_tables.robustness(robustness["full_size"]["changes"]),
+        full_size_finding=_robustness_finding(robustness["full_size"]["changes"]),
         sex_check=_sex_check(evaluation["sex_check"]),
         curves=_beside_card(CURVES),
         agreement=_beside_card(AGREEMENT),

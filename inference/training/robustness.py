@@ -6,10 +6,11 @@ Artificial Intelligence 2024;6(3):e230240).
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from inference.canonical import CanonicalHand, find_canonical_hand
 from inference.gate import Gate
 from inference.network import BoneAgeNet
 from inference.prediction import Rejection
-from inference.preprocess import to_radiograph
+from inference.preprocess import STORED_SIDE, to_radiograph
 from inference.training.evaluate import predict_array
 from inference.training.prepare import load_radiographs
 from inference.training.run_config import RunConfig
@@ -58,7 +59,8 @@ def _jpeg(quality: int) -> Callable[[Grey], Grey]:
 
 
 def _blurred(grey: Grey) -> Grey:
-    blurred = Image.fromarray(grey).filter(ImageFilter.GaussianBlur(_BLUR_SD_PIXELS))
+    sd = _BLUR_SD_PIXELS * max(grey.shape) / STORED_SIDE
+    blurred = Image.fromarray(grey).filter(ImageFilter.GaussianBlur(sd))
     pixels: Grey = np.asarray(blurred, dtype=np.uint8)
     return pixels
 
@@ -89,36 +91,65 @@ CHANGES: dict[str, Callable[[Grey], Grey]] = {
     "black border, 15 % on each side": _framed(0),
     "white border, 15 % on each side": _framed(255),
 }
-"""Name of each change and what it does to a stored radiograph, uint8 (299, 299)."""
+"""Name of each change and what it does to a radiograph, uint8 (Rows, Columns)."""
+
+
+Assess = Callable[[Sequence[Grey], NDArray[np.bool_]], NDArray[np.float64]]
+"""Bone age in months, (N,), of N radiographs and whether each is male; NaN where refused."""
 
 
 def robustness(
     config: RunConfig, data: Path, prepared: Path, out: Path, *, network: BoneAgeNet, gate: Gate
 ) -> dict[str, Any]:
-    """Write ``robustness.json`` below ``out``: for each change the share refused, the
-    mean absolute and the mean shift in months and the MAE.
-
-    Measured on held-back radiographs, with the whole way through gate, hand box and network; the
-    shift is that from the result as stored, of images that are assessed both ways.
+    """Write ``robustness.json`` below ``out``: what :func:`measure` finds on held-back radiographs
+    as stored, 299 x 299, and at full size, by the whole way through gate, hand box and network.
     """
     radiographs = load_radiographs(prepared)
     held_back = np.flatnonzero(radiographs.validation)
     chosen = np.random.default_rng(config.seed).permutation(held_back)[:_IMAGES]
     stored = list(_read(data, radiographs.image_ids[chosen]))
-    male, labels = radiographs.male[chosen], radiographs.months[chosen]
-    rows: dict[str, dict[str, Any]] = {}
-    baseline = np.full(len(chosen), np.nan)
-    for name, change in track(CHANGES.items(), description="changing radiographs"):
-        hands = [
-            find_canonical_hand(to_radiograph(change(grey)), gate, config.side) for grey in stored
-        ]
-        months = _months(network, hands, male)
-        if not rows:
-            baseline = months
-        rows[name] = _row(hands, months, baseline, labels)
-    result = {"images": len(chosen), "changes": rows}
+
+    def assess(greys: Sequence[Grey], male: NDArray[np.bool_]) -> NDArray[np.float64]:
+        hands = [find_canonical_hand(to_radiograph(grey), gate, config.side) for grey in greys]
+        return _months(network, hands, male.astype(np.float32))
+
+    male, labels = radiographs.male[chosen] > 0, radiographs.months[chosen]
+    result = measure(stored, male, labels, assess)
+    result["full_size"] = measure(*full_size(data), assess)
     (out / "robustness.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return result
+
+
+def measure(
+    radiographs: Sequence[Grey],
+    male: NDArray[np.bool_],
+    labels: NDArray[np.float32],
+    assess: Assess,
+) -> dict[str, Any]:
+    """For each change the share refused, the mean absolute and the mean shift in months and the
+    MAE. The shift is that from the result as stored, of radiographs that are assessed both ways.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    baseline = np.full(len(radiographs), np.nan)
+    for name, change in track(CHANGES.items(), description="changing radiographs"):
+        months = assess([change(grey) for grey in radiographs], male)
+        if not rows:
+            baseline = months
+        rows[name] = _row(months, baseline, labels)
+    return {"images": len(radiographs), "changes": rows}
+
+
+def full_size(data: Path) -> tuple[list[Grey], NDArray[np.bool_], NDArray[np.float32]]:
+    """The radiographs of ``full.csv``, uint8 (Rows, Columns) each, whether they are male, and their
+    labels in months. No network has seen them in training (:mod:`inference.training.prepare`)."""
+    with (data / "full.csv").open(newline="", encoding="utf-8") as table:
+        rows = list(csv.DictReader(table))
+    radiographs = []
+    for row in rows:
+        with Image.open(data / "full" / f"{row['image_id']}.png") as image:
+            radiographs.append(np.asarray(image.convert("L")))
+    male = np.array([row["sex"] == "M" for row in rows])
+    return radiographs, male, np.array([row["bone_age_months"] for row in rows], dtype=np.float32)
 
 
 def _read(data: Path, image_ids: NDArray[np.int64]) -> Iterator[Grey]:
@@ -141,10 +172,7 @@ def _months(
 
 
 def _row(
-    hands: list[CanonicalHand | Rejection],
-    months: NDArray[np.float64],
-    baseline: NDArray[np.float64],
-    labels: NDArray[np.float32],
+    months: NDArray[np.float64], baseline: NDArray[np.float64], labels: NDArray[np.float32]
 ) -> dict[str, Any]:
     refused = np.isnan(months)
     shift = (months - baseline)[~refused & ~np.isnan(baseline)]

@@ -199,7 +199,7 @@ GATE: dict[str, Any] = {
     "area_under_roc": 0.999,
     "unseen_body_parts": None,
 }
-ROBUSTNESS: dict[str, Any] = {
+AS_STORED: dict[str, Any] = {
     "images": 500,
     "changes": {
         "turned by 90°": {
@@ -216,6 +216,7 @@ ROBUSTNESS: dict[str, Any] = {
         },
     },
 }
+ROBUSTNESS = AS_STORED | {"full_size": AS_STORED | {"images": 24}}
 
 
 def test_a_run_learns_from_its_teachers(config: RunConfig, data: Path, tmp_path: Path) -> None:
