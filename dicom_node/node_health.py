@@ -21,6 +21,7 @@ def health_server(wiring: Wiring, supervisor: Supervisor, stop: threading.Event)
     """Answers on the configured port once it is started."""
     settings, folders = wiring.settings, wiring.folders
     operator = OperatorLedger(folders.ledger, wiring.clock)
+    begun = time.monotonic()
     outbox = wiring.outbox if wiring.centre else None
 
     def processes() -> str | None:
@@ -40,7 +41,7 @@ def health_server(wiring: Wiring, supervisor: Supervisor, stop: threading.Event)
         return "the node is stopping" if stop.is_set() else None
 
     def live() -> str | None:
-        silent = time.monotonic() - supervisor.turned_at
+        silent = time.monotonic() - max(supervisor.turned_at, begun)  # it prepared before that
         return f"the supervisor is silent for {silent:.0f} s" if _silent(silent, stop) else None
 
     return HealthServer(
