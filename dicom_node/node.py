@@ -78,32 +78,32 @@ def serve(settings: Settings, config: str | None) -> None:
             ended=_note_end,
             draining=lambda: _close(listening, listening_tls),
         )
-        supervisor.begin()
-        # Loaded from here on, beside the first processes: the network does not wait for it.
-        from dicom_node.audit import audited_run
-        from dicom_node.node_health import health_server
-        from dicom_node.preparation import check_parts, prepare
-        from dicom_node.wiring import Wiring
+        with supervisor.first_begun():
+            # Loaded from here on, beside the first processes: the network does not wait for it.
+            from dicom_node.audit import audited_run
+            from dicom_node.node_health import health_server
+            from dicom_node.preparation import check_parts, prepare
+            from dicom_node.wiring import Wiring
 
-        wiring = Wiring(settings)
-        check_parts(wiring)
-        prepare(settings)
-        metrics.activate(folders.metrics, "supervisor")
-        health = health_server(wiring, supervisor, stop)
-        with _naming(settings.node.bind, settings.node.metrics_port):
-            health.start()
-        prepared.ring()
-        port = listening.getsockname()[1]
-        write_address(
-            folders,
-            port=port,
-            metrics_port=health.bound_port,
-            tls_port=listening_tls.getsockname()[1] if listening_tls else None,
-        )
-        log("node_started", version=__version__, port=port, seconds=time.monotonic() - begun)
-        with audited_run(wiring, config):
-            supervisor.run(stop)
-    health.stop()
+            wiring = Wiring(settings)
+            check_parts(wiring)
+            prepare(settings)
+            metrics.activate(folders.metrics, "supervisor")
+            health = health_server(wiring, supervisor, stop)
+            with _naming(settings.node.bind, settings.node.metrics_port):
+                health.start()
+            port = listening.getsockname()[1]
+            write_address(
+                folders,
+                port=port,
+                metrics_port=health.bound_port,
+                tls_port=listening_tls.getsockname()[1] if listening_tls else None,
+            )
+            log("node_started", version=__version__, port=port, seconds=time.monotonic() - begun)
+            with audited_run(wiring, config):
+                prepared.ring()
+                supervisor.run(stop)
+            health.stop()
     log("node_stopped", exit_code=0)
 
 

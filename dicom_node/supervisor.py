@@ -7,7 +7,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,6 +112,12 @@ class Child:
             os.killpg(self._process.pid, signal.SIGKILL)
             self.spec.pulse.reset()  # one that the kernel holds may take its time to end
 
+    def kill(self) -> None:
+        """End the process at once, and wait until it has ended."""
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
     def stop(self) -> None:
         """Ask for a drain; kill after the grace time."""
         if self._process is None:
@@ -120,8 +127,7 @@ class Child:
             self._process.wait(self.spec.grace_seconds)
         except subprocess.TimeoutExpired:
             log("process_killed", process=self.spec.name, pid=self._process.pid)
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+            self.kill()
 
 
 class Supervisor:
@@ -145,13 +151,22 @@ class Supervisor:
         self._ended = ended
         self._draining = draining
         self._silent_seconds = silent_seconds
+        self._runs = False
         self.turned_at = time.monotonic()
         """When the loop last came round (monotonic seconds): the sign of life for /livez."""
 
-    def begin(self) -> None:
-        """Start those that stop first; :meth:`run` starts the others and watches them all."""
+    @contextmanager
+    def first_begun(self) -> Iterator[None]:
+        """Start those that stop first, for :meth:`run` to start the others and to watch them all.
+        Where it does not come to that, they are killed: they wait, and hold nothing yet."""
         for child in self._first():
             child.start()
+        try:
+            yield
+        except BaseException:
+            for child in [] if self._runs else self._first():
+                child.kill()
+            raise
 
     def _first(self) -> list[Child]:
         first = min(child.spec.drain_order for child in self.children)
@@ -160,9 +175,10 @@ class Supervisor:
     def run(self, stop: threading.Event) -> None:
         """Watch everything until ``stop``; then drain by order.
 
-        What :meth:`begin` has not started follows once those are ready: processes that load their
+        What has not begun follows once those are ready: processes that load their
         libraries at the same time make each other late, and the network does not wait.
         """
+        self._runs = True
         started = self._first()
         later = [child for child in self.children if child not in started]
         begun = time.monotonic()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import cast
 
 import click
 
@@ -36,24 +38,26 @@ _MODULES = {
 """Of each command: where it stands."""
 
 
-class Commands(click.Group):
-    """Loads a command when it is asked for: a process of the node is not to wait for the
-    libraries of all others."""
+class _Commands(Mapping[str, click.Command]):
+    """Loads a command's module when the command is asked for: a process of the node is not to wait
+    for the libraries of all others."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names, for the help."""
-        return sorted(_MODULES)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """A command by its name; None when there is none."""
-        if cmd_name not in _MODULES:
-            return None
-        module = importlib.import_module(f"dicom_node.cli.{_MODULES[cmd_name]}_commands")
-        command: click.Command = getattr(module, cmd_name)
+    def __getitem__(self, name: str) -> click.Command:
+        module = importlib.import_module(f"dicom_node.cli.{_MODULES[name]}_commands")
+        command: click.Command = getattr(module, name)
         return command
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(_MODULES)
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+    def __len__(self) -> int:
+        return len(_MODULES)
+
+
+@click.group(
+    commands=cast(MutableMapping[str, click.Command], _Commands()),  # click adds none to it
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option("--lang", type=click.Choice(LANGUAGES), help="Language of messages (default: LANG).")
 @click.version_option(__version__, prog_name="dicom-node")
 @click.pass_context

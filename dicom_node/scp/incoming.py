@@ -69,9 +69,9 @@ class IncomingFile:
         return len(data)
 
     def _begin_to_disk(self, descriptor: int, count: int) -> None:
-        """Have whole pieces written: of pages that are not yet on the disk, Linux takes this advice
-        so (posix_fadvise(2)), and keeps them. An error is told by the sync: the file stays open
-        until then."""
+        """Have whole pieces written: Linux begins to write what this advice names and drops only
+        what is on the disk already (mm/fadvise.c). An error of that is told by the sync: the file
+        stays open until then."""
         self._written += count
         ready = self._written - self._begun
         if ready >= _PIECE_BYTES:

@@ -67,6 +67,10 @@ def export(
     if target.exists():
         raise FileExistsError(f"{target} exists: a released version does not change")
     evaluation = evaluate_checkpoint(config, prepared, out)
+    robustness = _read_json(out / "robustness.json")
+    gate_figures = _read_json(gate / "gate.json")
+    described = metadata(config, evaluation, robustness, gate_figures)
+    card = model_card(config, evaluation, robustness, gate_figures)
     for name in (METADATA, ONNX, AGREEMENT):
         (target / name).parent.mkdir(parents=True)
     network = averaged_network(config, load_checkpoint(out / "checkpoint.pt"))
@@ -74,12 +78,8 @@ def export(
     _write_configuration(target, config, evaluation["calibration"])
     precisions = _compare(_unsealed(target, config, evaluation), prepared)
     _copy_files(target, out, gate)
-    robustness = _read_json(out / "robustness.json")
-    gate_figures = _read_json(gate / "gate.json")
-    described = metadata(config, evaluation, robustness, gate_figures)
     _write_json(target / METADATA, {**described, "precision_months_apart": precisions})
     (target / TERMS).write_text(terms(config.network.backbone), encoding="utf-8")
-    card = model_card(config, evaluation, robustness, gate_figures)
     (target / MODEL_CARD).write_text(card, encoding="utf-8")
     write_manifest(target, hash_files(target))
     if folder is None:

@@ -17,8 +17,16 @@ from inference.canonical import CanonicalHand, find_canonical_hand
 from inference.engines.onnx import OnnxEngine
 from inference.gate import Gate
 from inference.preprocess import to_radiograph
-from inference.training.robustness import MAX_MEAN_SHIFT_MONTHS, Grey, full_size, measure
 from tests.builders.images import RSNA, real_radiographs
+
+pytest.importorskip("torch", reason="needs the torch extra")
+
+from inference.training.robustness import (
+    MAX_MEAN_SHIFT_MONTHS,
+    Grey,
+    full_size,
+    measure,
+)
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -44,5 +52,5 @@ def test_no_change_moves_the_bone_age_by_three_months() -> None:
         table.add_row(name, *(f"{value:.2f}" for value in row.values()))
     Console(width=120).print(table)
     for name, row in found["changes"].items():
-        assert row["refused"] <= 1 / 24, name
+        assert row["refused"] == 0, name
         assert row["mean_absolute_shift_months"] <= MAX_MEAN_SHIFT_MONTHS, name

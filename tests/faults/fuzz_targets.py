@@ -26,7 +26,7 @@ from pynetdicom.transport import AddressInformation
 import inference.decode
 from dicom_node.domain.errors import NodeError
 from dicom_node.headers import read_header, read_identity
-from dicom_node.scp import fast_path, listener
+from dicom_node.scp import fast_path
 from dicom_node.scp.guard import GuardedSocket, LimitExceeded, Limits, guard_messages
 from dicom_node.scp.server import _application_entity
 from dicom_node.settings import Settings
@@ -41,8 +41,6 @@ _CONTEXT = build_context("1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.1.2.1")
 _LIMITS = Limits(pdu_bytes=16 * 1024, message_bytes=64 * 1024, pdu_seconds=5.0)
 _MEMORY = Path("/dev/shm")
 _FEW_PIXELS = 1 << 20
-
-assert listener.__doc__, "imported for what it sets in pynetdicom"
 
 
 def pdus(data: bytes) -> None:

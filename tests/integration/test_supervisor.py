@@ -57,8 +57,7 @@ def _starting(
         specs, run_dir=run_dir, ended=ended.append, silent_seconds=silent_seconds
     )
     stop = threading.Event()
-    supervisor.begin()
-    thread = threading.Thread(target=supervisor.run, args=(stop,))
+    thread = threading.Thread(target=_run, args=(supervisor, stop))
     thread.start()
     try:
         yield supervisor, ended
@@ -66,6 +65,11 @@ def _starting(
         stop.set()
         thread.join(60)
         assert not thread.is_alive()
+
+
+def _run(supervisor: Supervisor, stop: threading.Event) -> None:
+    with supervisor.first_begun():
+        supervisor.run(stop)
 
 
 @contextmanager
@@ -169,12 +173,28 @@ def test_a_process_that_is_killed_again_and_again_runs_again_at_once(tmp_path: P
         assert child._delay == 0.1
 
 
+def test_what_has_begun_is_killed_where_it_does_not_come_to_running(tmp_path: Path) -> None:
+    spec = _spec("import time; time.sleep(60)", "waiting", tmp_path)
+    supervisor = Supervisor([spec], run_dir=tmp_path, ended=lambda _: None)
+    begun: list[int | None] = []
+
+    def fail() -> None:
+        with supervisor.first_begun():
+            begun.append(supervisor.children[0].pid)
+            raise OSError("no model")
+
+    with pytest.raises(OSError, match="no model"):
+        fail()
+    [pid] = begun
+    assert pid is not None
+    assert not Path(f"/proc/{pid}").exists()
+
+
 def test_a_process_that_cannot_start_is_tried_again_with_growing_delay(tmp_path: Path) -> None:
     spec = _spec("raise SystemExit(3)", "broken", tmp_path)
     supervisor = Supervisor([spec], run_dir=tmp_path, ended=lambda _: None)
     stop = threading.Event()
-    supervisor.begin()
-    thread = threading.Thread(target=supervisor.run, args=(stop,))
+    thread = threading.Thread(target=_run, args=(supervisor, stop))
     thread.start()
     begun = time.monotonic()
     _wait_for(lambda: supervisor.children[0].restarts >= 4)

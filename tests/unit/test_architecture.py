@@ -50,10 +50,7 @@ def table(page: str, header: str) -> list[list[str]]:
 
 
 def leaf_commands(group: click.Group, prefix: str = "") -> Iterator[str]:
-    context = click.Context(group)
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        assert command is not None
+    for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from leaf_commands(command, f"{prefix}{name} ")
         elif not command.hidden:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from dicom_node import cli
 from dicom_node.adapters.central.reports import QUERIES
@@ -97,10 +98,7 @@ def commands(
     """Every command with its name as it is typed."""
     yield path, command
     if isinstance(command, click.Group):
-        context = click.Context(command)
-        for name in command.list_commands(context):
-            below = command.get_command(context, name)
-            assert below is not None
+        for name, below in command.commands.items():
             yield from commands(below, f"{path} {name}")
 
 
@@ -211,3 +209,9 @@ def test_the_language_follows_the_environment_as_posix_orders_it(
 )
 def test_numbers_have_the_decimal_separator_of_the_language(language: str, words: str) -> None:
     assert months_in_words(126.0, Screen(language)) == words
+
+
+def test_a_mistyped_command_is_answered_with_the_one_that_was_meant() -> None:
+    result = CliRunner().invoke(main, ["serv"])
+    assert result.exit_code == 2
+    assert "serve" in result.output

@@ -53,6 +53,10 @@ def test_all_that_is_copied_exists_and_is_let_through_to_the_builder() -> None:
 def test_every_package_is_copied() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     packages = project["tool"]["setuptools"]["packages"]
+    tops = ("config", "dicom_node", "inference", "sr_templates")
+    inits = [init for top in tops for init in (ROOT / top).rglob("__init__.py")]
+    found = {".".join(init.parent.relative_to(ROOT).parts) for init in inits}
+    assert set(packages) == found | {"config"}
     assert {package.split(".")[0] for package in packages} <= set(copied())
 
 

@@ -142,5 +142,5 @@ def test_commands_that_the_documents_name_exist() -> None:
             command: click.Command | None = main
             for word in words.split():
                 assert isinstance(command, click.Group), f"{name}: dicom-node {words}"
-                command = command.get_command(click.Context(command), word)
+                command = command.commands.get(word)
                 assert command is not None, f"{name}: dicom-node {words}"
