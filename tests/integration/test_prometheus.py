@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import subprocess
 import time
 import urllib.error
@@ -24,6 +23,7 @@ from dicom_node.domain.exam import Outcome
 from dicom_node.domain.job import JobState, Stage
 from dicom_node.health import HealthServer
 from dicom_node.metrics import Reading
+from tests.integration.peers import free_port
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PROMETHEUS = Path("/usr/bin/prometheus")
@@ -80,7 +80,7 @@ def prometheus(counted: None, tmp_path: Path) -> Iterator[str]:
         f"    static_configs:\n      - targets: ['127.0.0.1:{server.bound_port}']\n",
         encoding="utf-8",
     )
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     process = subprocess.Popen(
         [
             PROMETHEUS,
@@ -95,12 +95,6 @@ def prometheus(counted: None, tmp_path: Path) -> Iterator[str]:
     process.terminate()
     process.wait(30)
     server.stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def query(address: str, expression: str) -> list[tuple[dict[str, str], float]]:
