@@ -164,8 +164,9 @@ class Supervisor:
         try:
             yield
         except BaseException:
-            for child in [] if self._runs else self._first():
-                child.kill()
+            if not self._runs:
+                for child in self._first():
+                    child.kill()
             raise
 
     def _first(self) -> list[Child]:

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from dicom_node.folders import Folders
 from dicom_node.node import _command
 from dicom_node.preparation import prepare
 from dicom_node.processes import Inherited, Role
 from dicom_node.scp.port import listen
-from dicom_node.settings import load_settings
+from dicom_node.settings import Settings, load_settings
 from dicom_node.supervisor import ready_path
 from tests.integration.peers import wait_until
 from tests.peers.node import write_config
@@ -22,11 +23,27 @@ from tests.peers.node import write_config
 
 @dataclass(frozen=True, kw_only=True)
 class Receivers:
-    """Running receivers of one data folder."""
+    """Receivers of one data folder, whose supervisor the test is."""
 
+    settings: Settings
     port: int
-    pids: list[int]
-    data: Path
+    running: list[subprocess.Popen[bytes]]
+    ready: list[Path]
+    """The note that each of them leaves when it does its work."""
+    prepared: int
+    """The eventfd that they wait for."""
+    lifeline: BinaryIO
+    """Closed, the supervisor has died."""
+
+    @property
+    def pids(self) -> list[int]:
+        """Their process ids."""
+        return [process.pid for process in self.running]
+
+    @property
+    def data(self) -> Path:
+        """The data folder."""
+        return self.settings.node.data_dir
 
 
 @contextmanager
@@ -34,24 +51,33 @@ def running_receivers(
     folder: Path, *, processes: int = 1, receive: str = ""
 ) -> Iterator[Receivers]:
     """So many receivers on one listening socket; ``receive``: lines of that section."""
+    with begun_receivers(folder, processes=processes, receive=receive) as receivers:
+        prepare(receivers.settings)
+        os.eventfd_write(receivers.prepared, 1)
+        wait_until(lambda: all(note.exists() for note in receivers.ready))
+        yield receivers
+
+
+@contextmanager
+def begun_receivers(folder: Path, *, processes: int = 1, receive: str = "") -> Iterator[Receivers]:
+    """As :func:`running_receivers`, where the data folder is not yet prepared."""
     config = write_config(folder, [], extra=f"[receive]\nprocesses = {processes}\n{receive}")
     settings = load_settings(config)
     folders = Folders(root=settings.node.data_dir)
     folders.metrics.mkdir(parents=True)
-    prepare(settings)
     with ExitStack() as stack:
         listening = stack.enter_context(listen("127.0.0.1", 0))
         lifeline, alive = os.pipe()
-        bells = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(2)]
-        prepared = os.eventfd(1, os.EFD_NONBLOCK)
+        held = stack.enter_context(os.fdopen(alive, "wb"))
+        work_bell, delivery_bell, prepared = (os.eventfd(0, os.EFD_NONBLOCK) for _ in range(3))
         lock = os.open(folders.run / "lock", os.O_RDWR | os.O_CREAT)
-        for descriptor in (lifeline, alive, lock, prepared, *bells):
+        for descriptor in (lifeline, lock, work_bell, delivery_bell, prepared):
             stack.callback(os.close, descriptor)
         inherited = Inherited(
             listening=listening.fileno(),
             listening_tls=-1,
-            work_bell=bells[0],
-            delivery_bell=bells[1],
+            work_bell=work_bell,
+            delivery_bell=delivery_bell,
             lifeline=lifeline,
             lock=lock,
             prepared=prepared,
@@ -66,11 +92,13 @@ def running_receivers(
             for name in names
         ]
         try:
-            wait_until(lambda: all(ready_path(folders.run, name).exists() for name in names))
             yield Receivers(
+                settings=settings,
                 port=listening.getsockname()[1],
-                pids=[process.pid for process in running],
-                data=folders.root,
+                running=running,
+                ready=[ready_path(folders.run, name) for name in names],
+                prepared=prepared,
+                lifeline=held,
             )
         finally:
             for process in running:
