@@ -35,7 +35,7 @@ from tests.builders.dicom_files import data_set_bytes, hand_dataset, write_file
 from tests.builders.radiographs import radiograph_files
 from tests.faults.power_cut_disk import Change, Disk, Synced, Tree, changes_of, write_tree
 from tests.faults.power_cut_mount import PowerCutFileSystem, power_cut_file_system
-from tests.integration.peers import dcmtk, file_system, wait_until
+from tests.integration.peers import dcmtk, file_system, running_storescp, wait_until
 from tests.peers.node import Node, start_node, write_config
 
 _SENDER = "MODALITY"
@@ -298,30 +298,38 @@ def test_an_answer_before_its_last_sync_would_be_found(recording: Recording, mem
 )
 def test_a_whole_node_goes_on_after_the_power_was_cut(tmp_path: Path, after_changes: int) -> None:
     files = radiograph_files(tmp_path / "sent", 6)
-    answered, left = sent_until_the_power_goes(tmp_path, files, after_changes)
-    assert len(answered) >= 2
-    with power_cut_file_system(tmp_path / "second", held=left) as disk:
-        write_config(tmp_path / "node", [], data_dir=disk.mountpoint / "data")
-        node = start_node(tmp_path / "node")
-        try:
-            check_all_assessed(node, answered)
-            for path in files:
-                assert is_answered(node.note["port"], path)
-            check_all_assessed(node, files)
-            assert node.stop() == 0
-        finally:
-            if node.process.poll() is None:
-                node.kill()
+    with running_storescp(tmp_path / "pacs") as port:
+        pacs = [("pacs", "PACS", port)]
+        answered, left = sent_until_the_power_goes(tmp_path, files, pacs, after_changes)
+        assert len(answered) >= 2
+        with power_cut_file_system(tmp_path / "second", held=left) as disk:
+            write_config(tmp_path / "node", pacs, data_dir=disk.mountpoint / "data")
+            node = start_node(tmp_path / "node")
+            try:
+                check_all_reported(node, answered)
+                for path in files:
+                    assert is_answered(node.note["port"], path)
+                made = check_all_reported(node, files)
+                assert node.stop() == 0
+            finally:
+                if node.process.poll() is None:
+                    node.kill()
+    stored = list((tmp_path / "pacs").iterdir())
+    assert {sop_instance_uid(path) for path in stored} == made
+    assert len(made) == 2 * len(files)
 
 
 def sent_until_the_power_goes(
-    folder: Path, files: Sequence[Path], after_changes: int
+    folder: Path,
+    files: Sequence[Path],
+    destinations: Sequence[tuple[str, str, int]],
+    after_changes: int,
 ) -> tuple[list[Path], Tree]:
     """What a whole node answered with 0x0000, and what its disk holds after a power cut so many
     changes later than the second answer."""
     with ThreadPoolExecutor(_SENDERS) as senders:
         with power_cut_file_system(folder / "first") as disk:
-            write_config(folder / "node", [], data_dir=disk.mountpoint / "data")
+            write_config(folder / "node", destinations, data_dir=disk.mountpoint / "data")
             node = start_node(folder / "node")
             sent = {path: senders.submit(is_answered, node.note["port"], path) for path in files}
             wait_until(lambda: sum(answer.done() for answer in sent.values()) >= 2, seconds=60)
@@ -341,12 +349,15 @@ def kill(node: Node) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def check_all_assessed(node: Node, files: Sequence[Path]) -> None:
-    """One exam for each file, assessed, and nothing left to do."""
+def check_all_reported(node: Node, files: Sequence[Path]) -> set[str]:
+    """One exam for each file, assessed, and nothing left to do; the reports' SOP Instance UIDs."""
     node.wait_until_idle(90)
+    made = set()
     with closing(node.ledger()) as ledger:
         for path in files:
             [exam_id] = ledger.exam_ids(sop_instance_uid(path))
             details = ledger.exam_details(exam_id)
             assert details.exam.outcome is Outcome.ASSESSED, details
             assert details.reports
+            made |= {report.sop_instance_uid for report in details.reports}
+    return made

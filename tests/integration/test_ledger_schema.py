@@ -30,6 +30,7 @@ from dicom_node.adapters.ledger.migrate import current_revision, head_revision, 
 from dicom_node.adapters.ledger.schema import metadata
 from dicom_node.domain.assessment import Note
 from dicom_node.domain.delivery import ReportKind, Verdict
+from dicom_node.domain.eligibility import Reason
 from dicom_node.domain.errors import Fault, Permanent, Transient
 from dicom_node.domain.job import JobState, Stage
 from tests.builders.exams import WAY, answer, claim_one, complete, exam_before, instance, prediction
@@ -303,7 +304,7 @@ def statements() -> Iterator[list[tuple[str, tuple[object, ...]]]]:
     event.remove(Engine, "before_cursor_execute", look)
 
 
-def test_only_claims_and_answers_are_not_synced(
+def test_what_a_stage_only_finds_again_is_not_synced(
     ledger: SqlLedger, statements: list[tuple[str, tuple[object, ...]]]
 ) -> None:
     def level(run: Callable[..., object], *args: object, **options: object) -> str:
@@ -320,7 +321,19 @@ def test_only_claims_and_answers_are_not_synced(
         if stage is Stage.DELIVER:
             stored = answer(job.exam_id, "pacs", verdict=Verdict.STORED)
             assert level(ledger.record_delivery, job, stored) == "NORMAL"
-        assert level(complete, ledger, job) == "FULL"
+        found_again = stage in (Stage.SCREEN, Stage.INFER)
+        assert level(complete, ledger, job) == ("NORMAL" if found_again else "FULL")
+
+
+@pytest.mark.parametrize("report", [True, False])
+def test_an_exam_that_ends_is_synced(
+    ledger: SqlLedger, statements: list[tuple[str, tuple[object, ...]]], report: bool
+) -> None:
+    exam_before(ledger, Stage.SCREEN)
+    job = claim_one(ledger, Stage.SCREEN)
+    statements.clear()
+    ledger.complete_not_assessed(job, Reason.NO_HAND_FOUND, study_instance_uid="1.2", report=report)
+    assert ("PRAGMA synchronous = FULL", ()) in statements
 
 
 def test_claiming_uses_indexes_only(

@@ -255,27 +255,28 @@ def _lease(
 
 def leave(connection: Connection, job: Job, step: JobEvent, **values: object) -> None:
     """End the lease that ``job`` stands for by ``step``. Raises ``LeaseLost`` when it is gone."""
-    left = connection.execute(
-        update(jobs)
-        .where(*_held(job))
-        .values(state=next_state(JobState.LEASED, step), **_NO_LEASE, **values)
-    )
+    state = next_state(JobState.LEASED, step)
+    left = connection.execute(_LEAVE, {**_lease_of(job), "state": state, **_NO_LEASE, **values})
     if left.rowcount == 0:
         raise LeaseLost(job.job_id)
 
 
 def check_lease(connection: Connection, job: Job) -> None:
     """Raises ``LeaseLost`` when another attempt, or nobody, holds the job now."""
-    if connection.execute(select(jobs.c.job_id).where(*_held(job))).first() is None:
+    if connection.execute(_IS_HELD, _lease_of(job)).first() is None:
         raise LeaseLost(job.job_id)
 
 
-def _held(job: Job) -> tuple[ColumnElement[bool], ...]:
-    return (
-        jobs.c.job_id == job.job_id,
-        jobs.c.attempt == job.attempt,
-        jobs.c.state == JobState.LEASED,
-    )
+_HELD = (
+    jobs.c.job_id == bindparam("held_job"),
+    jobs.c.attempt == bindparam("held_attempt"),
+    jobs.c.state == JobState.LEASED,
+)
+_LEAVE, _IS_HELD = update(jobs).where(*_HELD), select(jobs.c.job_id).where(*_HELD)
+
+
+def _lease_of(job: Job) -> dict[str, object]:
+    return {"held_job": job.job_id, "held_attempt": job.attempt}
 
 
 def operate(connection: Connection, job: Job, step: JobEvent, **values: object) -> None:

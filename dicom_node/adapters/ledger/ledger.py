@@ -1,18 +1,27 @@
 """The ledger of the stages: every method is one transaction.
 
-It is on stable storage when the method returns, but for claims and for the answers of destinations:
-a power cut may undo these, and the same job is run again. Killed processes undo nothing.
+It is on stable storage when the method returns, but for claims, for what screening and the network
+found and for the answers of destinations: a power cut may undo these, and the same job is run
+again. Killed processes undo nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import Connection, delete, insert, select, text, update
+from sqlalchemy import (
+    Connection,
+    bindparam,
+    delete,
+    insert,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects import sqlite
 
 from dicom_node.adapters.ledger import jobs as steps
@@ -41,6 +50,24 @@ from dicom_node.ports import Clock, Eligibility
 
 _NEW_INSTANCE = insert(instances).returning(instances.c.instance_id)
 _NEW_EXAM = insert(exams).returning(exams.c.exam_id)
+_CHANGE_EXAM = update(exams).where(exams.c.exam_id == bindparam("changed_exam"))
+_OWN_REPORT = select(reports.c.report_id).where(reports.c.sop_instance_uid == bindparam("uid"))
+_STORE_REPORTS = sqlite.insert(reports).on_conflict_do_nothing(index_elements=["sop_instance_uid"])
+
+
+_NEW_PREDICTION, _NEW_ANSWER = sqlite.insert(predictions), sqlite.insert(deliveries)
+_STORE_PREDICTION = _NEW_PREDICTION.on_conflict_do_update(
+    index_elements=["exam_id"],
+    set_={column.name: column for column in _NEW_PREDICTION.excluded if column.name != "exam_id"},
+)
+_STORE_ANSWER = _NEW_ANSWER.on_conflict_do_update(
+    index_elements=["sop_instance_uid", "destination"],
+    set_={
+        name: _NEW_ANSWER.excluded[name]
+        for name in (*(field.name for field in fields(Answer)), "verdict", "answered_at")
+    },
+    where=deliveries.c.verdict != Verdict.STORED,
+)
 
 
 class SqlLedger:
@@ -148,7 +175,7 @@ class SqlLedger:
 
     def complete_screen(self, job: Job, eligibility: Eligibility) -> None:
         """Eligible: store it and queue job(INFER)."""
-        with self._complete(job, JournalLine.SCREENED) as (connection, now):
+        with self._complete(job, JournalLine.SCREENED, durable=False) as (connection, now):
             _change_exam(
                 connection,
                 job,
@@ -195,13 +222,10 @@ class SqlLedger:
         """Store the prediction, in place of an earlier one, set the outcome ASSESSED and queue
         job(REPORT)."""
         model = f"{prediction.model.name}@{prediction.model.version}"
-        with self._complete(job, JournalLine.ASSESSED, model=model) as (connection, now):
+        assessed = self._complete(job, JournalLine.ASSESSED, durable=False, model=model)
+        with assessed as (connection, now):
             values = rows.prediction_values(prediction)
-            connection.execute(
-                sqlite.insert(predictions)
-                .values(exam_id=job.exam_id, **values)
-                .on_conflict_do_update(index_elements=["exam_id"], set_=values)
-            )
+            connection.execute(_STORE_PREDICTION, {"exam_id": job.exam_id, **values})
             _change_exam(connection, job, outcome=Outcome.ASSESSED, reason=None)
             steps.enqueue(connection, job.exam_id, Stage.REPORT, now=now)
 
@@ -222,10 +246,7 @@ class SqlLedger:
         with self._complete(job, JournalLine.REPORTED, **facts) as (connection, now):
             common = {"exam_id": job.exam_id, "revision": revision}
             lines = [common | rows.report_values(made) for made in objects]
-            connection.execute(
-                sqlite.insert(reports).on_conflict_do_nothing(index_elements=["sop_instance_uid"]),
-                lines,
-            )
+            connection.execute(_STORE_REPORTS, lines)
             for destination in dict.fromkeys(destinations):
                 steps.enqueue(
                     connection, job.exam_id, Stage.DELIVER, now=now, destination=destination
@@ -286,16 +307,15 @@ class SqlLedger:
 
     def is_own_report(self, sop_instance_uid: str) -> bool:
         """Whether this node made the object."""
-        own = select(reports.c.report_id).where(reports.c.sop_instance_uid == sop_instance_uid)
         with self._database.read() as connection:
-            return connection.execute(own).first() is not None
+            return connection.execute(_OWN_REPORT, {"uid": sop_instance_uid}).first() is not None
 
     @contextmanager
     def _complete(
-        self, job: Job, line: JournalLine, **facts: object
+        self, job: Job, line: JournalLine, *, durable: bool = True, **facts: object
     ) -> Iterator[tuple[Connection, datetime]]:
         now = self._clock.now()
-        with self._database.write() as connection:
+        with self._database.write(durable=durable) as connection:
             steps.leave(connection, job, JobEvent.COMPLETE, fault=None, detail="")
             steps.note_job(connection, job, line, now=now, **facts)
             yield connection, now
@@ -363,7 +383,7 @@ def _fill_in_sender(connection: Connection, instance: Instance) -> bool:
 
 
 def _change_exam(connection: Connection, job: Job, **values: object) -> None:
-    connection.execute(update(exams).where(exams.c.exam_id == job.exam_id).values(**values))
+    connection.execute(_CHANGE_EXAM, {"changed_exam": job.exam_id, **values})
 
 
 def _sent_as(delivery: Delivery) -> dict[str, str]:
@@ -376,14 +396,5 @@ def _sent_as(delivery: Delivery) -> dict[str, str]:
 
 def _upsert_delivery(connection: Connection, delivery: Delivery, *, now: datetime) -> None:
     answer = asdict(delivery.answer) | {"verdict": delivery.verdict, "answered_at": now}
-    connection.execute(
-        sqlite.insert(deliveries)
-        .values(
-            sop_instance_uid=delivery.sop_instance_uid, destination=delivery.destination, **answer
-        )
-        .on_conflict_do_update(
-            index_elements=["sop_instance_uid", "destination"],
-            set_=answer,
-            where=deliveries.c.verdict != Verdict.STORED,
-        )
-    )
+    key = {"sop_instance_uid": delivery.sop_instance_uid, "destination": delivery.destination}
+    connection.execute(_STORE_ANSWER, key | answer)

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, func, literal, select, text, update
+from sqlalchemy import Connection, bindparam, func, literal, select, text, update
 from sqlalchemy.dialects import sqlite
 
 from dicom_node.adapters.ledger import rows
@@ -52,17 +52,23 @@ _OUTCOMES = {
 def note_change(connection: Connection, exam_id: int, *, now: datetime) -> None:
     """The facts of an exam have changed, in the transaction that changed them; one that has no
     outcome yet is of no interest."""
-    ended = select(exams.c.exam_id, literal(1), literal(now, forwarding.c.changed_at.type)).where(
-        exams.c.exam_id == exam_id, exams.c.outcome != Outcome.PENDING
-    )
-    connection.execute(
-        sqlite.insert(forwarding)
-        .from_select(["exam_id", "change", "changed_at"], ended)
-        .on_conflict_do_update(
-            index_elements=["exam_id"],
-            set_={"change": forwarding.c.change + 1, "changed_at": now, "fault": None},
-        )
-    )
+    connection.execute(_NOTE_CHANGE, {"changed_exam": exam_id, "moment": now})
+
+
+_NEW_CHANGE = sqlite.insert(forwarding).from_select(
+    ["exam_id", "change", "changed_at"],
+    select(
+        exams.c.exam_id, literal(1), bindparam("moment", type_=forwarding.c.changed_at.type)
+    ).where(exams.c.exam_id == bindparam("changed_exam"), exams.c.outcome != Outcome.PENDING),
+)
+_NOTE_CHANGE = _NEW_CHANGE.on_conflict_do_update(
+    index_elements=["exam_id"],
+    set_={
+        "change": forwarding.c.change + 1,
+        "changed_at": _NEW_CHANGE.excluded.changed_at,
+        "fault": None,
+    },
+)
 
 
 class SqlOutbox:

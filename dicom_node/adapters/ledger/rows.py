@@ -10,6 +10,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     FromClause,
+    Integer,
     Row,
     ScalarSelect,
     bindparam,
@@ -45,10 +46,90 @@ REPORT_COLUMNS = (
     reports.c.encoded,
 )
 
+
+def _same_image(one: FromClause, other: FromClause) -> ColumnElement[bool]:
+    """Whether two rows of instances are one SOP instance of one institution."""
+    return (one.c.sop_instance_uid == other.c.sop_instance_uid) & (
+        one.c.institution_id == other.c.institution_id
+    )
+
+
+def _last_reported(image: FromClause) -> ScalarSelect[int]:
+    """The exam with the last report about an image, a row of ``instances``; NULL without one."""
+    about, reported = instances.alias(), exams.alias()
+    return (
+        select(reported.c.exam_id)
+        .join(about, about.c.instance_id == reported.c.instance_id)
+        .join(reports, reports.c.exam_id == reported.c.exam_id)
+        .where(_same_image(about, image))
+        .order_by(reports.c.revision.desc(), reports.c.report_id.desc())
+        .limit(1)
+        .correlate(image)
+        .scalar_subquery()
+    )
+
+
+# Statements that every exam runs are made once: making one takes as long as running it
+_THIS = bindparam("this_exam", type_=Integer)
 _EXAMS_OF_UID = (
     select(instances.c.content_sha256, exams.c.exam_id)
     .join(exams, exams.c.instance_id == instances.c.instance_id)
     .where(instances.c.sop_instance_uid == bindparam("uid"))
+)
+_EXAM = (
+    select(exams, *_INSTANCE_COLUMNS)
+    .join(instances, instances.c.instance_id == exams.c.instance_id)
+    .where(exams.c.exam_id == _THIS)
+)
+_ELIGIBILITY = select(exams).where(exams.c.exam_id == _THIS, exams.c.sex.is_not(None))
+_PREDICTION = select(predictions).where(predictions.c.exam_id == _THIS)
+_this_exam = select(exams).where(exams.c.exam_id == _THIS).subquery()
+_PRIOR_RESULTS = (
+    select(exams.c.study_date, exams.c.chronological_age_months, predictions)
+    .join(predictions, predictions.c.exam_id == exams.c.exam_id)
+    .join(instances, instances.c.instance_id == exams.c.instance_id)
+    .join(_this_exam, _this_exam.c.patient_pseudonym == exams.c.patient_pseudonym)
+    .where(
+        exams.c.outcome == Outcome.ASSESSED,
+        exams.c.patient_pseudonym.is_not(None),
+        exams.c.study_date < _this_exam.c.study_date,
+        exams.c.exam_id == _last_reported(instances),
+    )
+    .order_by(exams.c.study_date, exams.c.exam_id)
+)
+_REPORT_OBJECTS = (
+    select(*REPORT_COLUMNS)
+    .where(
+        reports.c.exam_id == _THIS,
+        reports.c.revision
+        == select(func.max(reports.c.revision)).where(reports.c.exam_id == _THIS).scalar_subquery(),
+    )
+    .order_by(reports.c.report_id)
+)
+_LAST_REPORTED_EXAM = (
+    select(_last_reported(instances))
+    .select_from(instances)
+    .join(exams, exams.c.instance_id == instances.c.instance_id)
+    .where(exams.c.exam_id == _THIS)
+)
+_LAST_REVISION = (
+    select(func.max(reports.c.revision), exams.c.study_instance_uid)
+    .join(exams, exams.c.exam_id == reports.c.exam_id)
+    .where(exams.c.exam_id == _THIS)
+)
+_this_image = (
+    select(instances)
+    .join(exams, exams.c.instance_id == instances.c.instance_id)
+    .where(exams.c.exam_id == _THIS)
+    .subquery()
+)
+_DELIVERED = (
+    select(deliveries)
+    .join(reports, reports.c.sop_instance_uid == deliveries.c.sop_instance_uid)
+    .join(exams, exams.c.exam_id == reports.c.exam_id)
+    .join(instances, instances.c.instance_id == exams.c.instance_id)
+    .join(_this_image, _same_image(_this_image, instances))
+    .where(deliveries.c.destination == bindparam("goal"), deliveries.c.verdict == Verdict.STORED)
 )
 
 
@@ -65,12 +146,7 @@ def exams_by_content(connection: Connection, sop_instance_uid: str) -> dict[str,
 
 def exam(connection: Connection, exam_id: int) -> Exam:
     """One exam with its instance. Raises ``KeyError`` when there is none."""
-    wanted = (
-        select(exams, *_INSTANCE_COLUMNS)
-        .join(instances, instances.c.instance_id == exams.c.instance_id)
-        .where(exams.c.exam_id == exam_id)
-    )
-    row = connection.execute(wanted).first()
+    row = connection.execute(_EXAM, {"this_exam": exam_id}).first()
     if row is None:
         raise KeyError(exam_id)
     return Exam(
@@ -97,8 +173,7 @@ def image_purged_at(connection: Connection, exam_id: int) -> datetime | None:
 
 def eligibility(connection: Connection, exam_id: int) -> Eligibility | None:
     """What screening found; None before it or when it found none."""
-    wanted = select(exams).where(exams.c.exam_id == exam_id, exams.c.sex.is_not(None))
-    row = connection.execute(wanted).first()
+    row = connection.execute(_ELIGIBILITY, {"this_exam": exam_id}).first()
     if row is None:
         return None
     return Eligibility(
@@ -132,7 +207,7 @@ def prediction_values(prediction: Prediction) -> dict[str, object]:
 
 def prediction(connection: Connection, exam_id: int) -> Prediction | None:
     """The stored prediction, None without one."""
-    row = connection.execute(select(predictions).where(predictions.c.exam_id == exam_id)).first()
+    row = connection.execute(_PREDICTION, {"this_exam": exam_id}).first()
     return None if row is None else _prediction(row)
 
 
@@ -156,20 +231,6 @@ def _model(row: Row[*tuple[Any, ...]]) -> ModelIdentity:
 def prior_results(connection: Connection, exam_id: int) -> tuple[PriorResult, ...]:
     """Assessed exams of the same patient at earlier study dates, oldest first; of an image that
     was corrected only the exam that holds its last report."""
-    this = select(exams).where(exams.c.exam_id == exam_id).subquery()
-    wanted = (
-        select(exams.c.study_date, exams.c.chronological_age_months, predictions)
-        .join(predictions, predictions.c.exam_id == exams.c.exam_id)
-        .join(instances, instances.c.instance_id == exams.c.instance_id)
-        .join(this, this.c.patient_pseudonym == exams.c.patient_pseudonym)
-        .where(
-            exams.c.outcome == Outcome.ASSESSED,
-            exams.c.patient_pseudonym.is_not(None),
-            exams.c.study_date < this.c.study_date,
-            exams.c.exam_id == _last_reported(instances),
-        )
-        .order_by(exams.c.study_date, exams.c.exam_id)
-    )
     return tuple(
         PriorResult(
             study_date=row.study_date,
@@ -177,7 +238,7 @@ def prior_results(connection: Connection, exam_id: int) -> tuple[PriorResult, ..
             bone_age_months=row.bone_age_months,
             model=_model(row),
         )
-        for row in connection.execute(wanted)
+        for row in connection.execute(_PRIOR_RESULTS, {"this_exam": exam_id})
     )
 
 
@@ -194,25 +255,14 @@ def report_values(made: ReportObject) -> dict[str, object]:
 def report_objects(connection: Connection, exam_id: int) -> tuple[ReportObject, ...]:
     """The objects of the last revision of one exam's report, in the order in which they were
     stored."""
-    last = select(func.max(reports.c.revision)).where(reports.c.exam_id == exam_id)
-    stored = (
-        select(*REPORT_COLUMNS)
-        .where(reports.c.exam_id == exam_id, reports.c.revision == last.scalar_subquery())
-        .order_by(reports.c.report_id)
-    )
-    return tuple(ReportObject(**row._mapping) for row in connection.execute(stored))
+    stored = connection.execute(_REPORT_OBJECTS, {"this_exam": exam_id})
+    return tuple(ReportObject(**row._mapping) for row in stored)
 
 
 def last_reported_exam(connection: Connection, exam_id: int) -> int | None:
     """Which exam holds the last report about the same SOP instance from the same institution: this
     one, or one of a corrected header. None before the first report."""
-    last = (
-        select(_last_reported(instances))
-        .select_from(instances)
-        .join(exams, exams.c.instance_id == instances.c.instance_id)
-        .where(exams.c.exam_id == exam_id)
-    )
-    return connection.execute(last).scalar_one()
+    return connection.execute(_LAST_REPORTED_EXAM, {"this_exam": exam_id}).scalar_one()
 
 
 def previous_report(connection: Connection, exam_id: int) -> PreviousReport | None:
@@ -220,12 +270,7 @@ def previous_report(connection: Connection, exam_id: int) -> PreviousReport | No
     holder = last_reported_exam(connection, exam_id)
     if holder is None:
         return None
-    last = (
-        select(func.max(reports.c.revision), exams.c.study_instance_uid)
-        .join(exams, exams.c.exam_id == reports.c.exam_id)
-        .where(exams.c.exam_id == holder)
-    )
-    revision, study_instance_uid = connection.execute(last).one()
+    revision, study_instance_uid = connection.execute(_LAST_REVISION, {"this_exam": holder}).one()
     return PreviousReport(
         revision=revision,
         study_instance_uid=study_instance_uid,
@@ -236,47 +281,12 @@ def previous_report(connection: Connection, exam_id: int) -> PreviousReport | No
 def delivered(connection: Connection, exam_id: int, destination: str) -> dict[str, Answer]:
     """What a destination has stored of all reports about the same SOP instance from the same
     institution: SOP Instance UID, as made, to its answer."""
-    this = (
-        select(instances)
-        .join(exams, exams.c.instance_id == instances.c.instance_id)
-        .where(exams.c.exam_id == exam_id)
-        .subquery()
-    )
-    stored = (
-        select(deliveries)
-        .join(reports, reports.c.sop_instance_uid == deliveries.c.sop_instance_uid)
-        .join(exams, exams.c.exam_id == reports.c.exam_id)
-        .join(instances, instances.c.instance_id == exams.c.instance_id)
-        .join(this, _same_image(this, instances))
-        .where(deliveries.c.destination == destination, deliveries.c.verdict == Verdict.STORED)
-    )
+    stored = connection.execute(_DELIVERED, {"this_exam": exam_id, "goal": destination})
     return {
         row.sop_instance_uid: Answer(
             status=row.status,
             sent_sop_class_uid=row.sent_sop_class_uid,
             sent_sop_instance_uid=row.sent_sop_instance_uid,
         )
-        for row in connection.execute(stored)
+        for row in stored
     }
-
-
-def _same_image(one: FromClause, other: FromClause) -> ColumnElement[bool]:
-    """Whether two rows of instances are one SOP instance of one institution."""
-    return (one.c.sop_instance_uid == other.c.sop_instance_uid) & (
-        one.c.institution_id == other.c.institution_id
-    )
-
-
-def _last_reported(image: FromClause) -> ScalarSelect[int]:
-    """The exam with the last report about an image, a row of ``instances``; NULL without one."""
-    about, reported = instances.alias(), exams.alias()
-    return (
-        select(reported.c.exam_id)
-        .join(about, about.c.instance_id == reported.c.instance_id)
-        .join(reports, reports.c.exam_id == reported.c.exam_id)
-        .where(_same_image(about, image))
-        .order_by(reports.c.revision.desc(), reports.c.report_id.desc())
-        .limit(1)
-        .correlate(image)
-        .scalar_subquery()
-    )
