@@ -242,8 +242,9 @@ class SqlLedger:
 
         Without destinations the exam is done.
         """
-        facts = {"objects": len(objects), "revision": revision}
-        with self._complete(job, JournalLine.REPORTED, **facts) as (connection, now):
+        count = len(objects)
+        reported = self._complete(job, JournalLine.REPORTED, objects=count, revision=revision)
+        with reported as (connection, now):
             common = {"exam_id": job.exam_id, "revision": revision}
             lines = [common | rows.report_values(made) for made in objects]
             connection.execute(_STORE_REPORTS, lines)
