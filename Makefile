@@ -13,9 +13,10 @@ PROFILE ?= all
 FACTOR ?= 0.1
 SPEED ?= 1
 DAY ?= 10000
+STEADY ?= 50000
 SEED ?= 1
 
-.PHONY: help demo test bench load simulate regions viewer pixelmed soak kill powercut fuzz lint lock sbom audit peers clean
+.PHONY: help demo test bench load steady simulate regions viewer pixelmed soak kill powercut fuzz lint lock sbom audit peers clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -47,6 +48,9 @@ pixelmed: $(VENV)/dev.installed ## PixelMed's validator on every kind of Structu
 
 load: $(VENV)/dev.installed peers ## loads that people ask for: PROFILE=sustained FACTOR=0.1 SPEED=1; writes build/load/
 	$(BIN)/python -m tests.load --profile $(PROFILE) --factor $(FACTOR) --speed $(SPEED)
+
+steady: $(VENV)/dev.installed peers ## whether rate, P95 and memory stay as they are: STEADY=50000 exams, about an hour; writes build/load/
+	$(BIN)/python -m tests.load.steady --exams $(STEADY)
 
 simulate: $(VENV)/dev.installed peers ## a hospital day in 20 minutes: DAY=10000 exams from 20 stations, with kills; writes build/simulate.png
 	$(BIN)/python -m tests.load.simulate --exams $(DAY) --seed $(SEED)

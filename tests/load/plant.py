@@ -98,9 +98,7 @@ class Plant:
     def sample(self) -> Sample:
         """Look now."""
         [[exams]] = self._ask("SELECT count(*) FROM exams")
-        [[open_exams]] = self._ask(
-            "SELECT count(DISTINCT exam_id) FROM jobs WHERE state IN ('queued', 'leased')"
-        )
+        [[open_exams]] = self._ask(_OPEN_EXAMS)
         waiting = self._ask("SELECT stage, count(*) FROM jobs WHERE state = 'queued' GROUP BY 1")
         return Sample(
             at=time.time(),
@@ -109,6 +107,11 @@ class Plant:
             open_exams=int(str(open_exams)),
             waiting={str(stage): int(str(count)) for stage, count in waiting},
         )
+
+    def ended(self) -> int:
+        """How many exams the node is done with; quick, however many there are."""
+        [[exams, queued, leased]] = self._ask(_ENDED)
+        return int(str(exams)) - int(str(queued)) - int(str(leased))
 
     @contextmanager
     def watched(self, seconds: float = 1.0) -> Iterator[None]:
@@ -155,6 +158,18 @@ class Plant:
         return self._ledger.execute(sql).fetchall()
 
 
+# Each side of both has its partial index: the look must not grow with the ledger
+_OPEN_EXAMS = """
+    SELECT count(*) FROM (
+        SELECT exam_id FROM jobs WHERE state = 'queued'
+        UNION SELECT exam_id FROM jobs WHERE state = 'leased'
+    )
+"""
+_ENDED = """
+    SELECT (SELECT coalesce(max(exam_id), 0) FROM exams),
+        (SELECT count(*) FROM jobs WHERE state = 'queued'),
+        (SELECT count(*) FROM jobs WHERE state = 'leased')
+"""
 _PARKED = "SELECT exam_id FROM jobs WHERE state = 'parked'"
 _FATES = """
     SELECT exams.exam_id, instances.sop_instance_uid, outcome, bone_age_months,

@@ -59,11 +59,16 @@ class Traffic:
     """Stations that send their shots, each station one after the other, all at the same time."""
 
     def __init__(
-        self, port: int, stations: Iterable[tuple[str, Sequence[Shot]]], manner: Manner
+        self,
+        port: int,
+        stations: Iterable[tuple[str, Sequence[Shot]]],
+        manner: Manner,
+        *,
+        turn: Callable[[], None] = lambda: None,
     ) -> None:
         """``stations``: calling AE title and shots in the order of their times; a list that several
-        share is shared work."""
-        self._port, self._manner = port, manner
+        share is shared work. ``turn`` waits until one more exam may begin."""
+        self._port, self._manner, self._turn = port, manner, turn
         self._stations: list[tuple[str, queue.SimpleQueue[Shot]]] = []
         queues: dict[int, queue.SimpleQueue[Shot]] = {}
         named = list(stations)
@@ -111,6 +116,7 @@ class Traffic:
                 except queue.Empty:
                     break
                 station.wait(self.begun + shot.due)
+                self._turn()
                 station.send(shot)
             if self._manner.stays:
                 station.wait(self.begun + self._last_due)

@@ -46,3 +46,13 @@ def held(node: Node) -> Held:
         descriptors=descriptors,
         partial_files=len(node.partial_files()),
     )
+
+
+def cpu_seconds(node: Node) -> float:
+    """CPU time that all processes of a running node have used."""
+    ticks = 0
+    for pid in processes(node):
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
