@@ -149,6 +149,7 @@ class DestinationSettings(_Section):
     verify_by_query: bool = False
     objects: Annotated[tuple[ReportKind, ...], Field(min_length=1)] = tuple(ReportKind)
     timeout_seconds: Annotated[int, Field(ge=1, le=30)] = 30
+    fast_path: bool = True
 
     @property
     def proof(self) -> Proof:

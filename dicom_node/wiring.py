@@ -242,7 +242,10 @@ class Wiring:
         return DicomReportSender(
             [
                 DestinationAddress(
-                    name=item.name, peer=self.peer(item), timeout_seconds=item.timeout_seconds
+                    name=item.name,
+                    peer=self.peer(item),
+                    timeout_seconds=item.timeout_seconds,
+                    fast_path=item.fast_path,
                 )
                 for item in self.settings.destinations
             ],

@@ -10,10 +10,10 @@ from pathlib import Path
 import pynetdicom
 from pynetdicom import AE
 
+from dicom_node import waiting
 from dicom_node.domain.audit import Peer
 from dicom_node.logs import log
 from dicom_node.ports import Quarantine
-from dicom_node.scp import fast_path
 from dicom_node.scp.commitment import CommitmentProvider
 from dicom_node.scp.guard import Limits, WaitingRoom
 from dicom_node.scp.handlers import Reception
@@ -81,7 +81,7 @@ class Receiver:
             places=max(_MIN_WAITING, receive.max_associations),
             places_of_peer=max(_MIN_WAITING_OF_PEER, receive.max_associations_per_peer),
         )
-        fast = receive.fast_path and fast_path.is_usable()
+        fast = receive.fast_path and waiting.is_usable()
         if receive.fast_path and not fast:
             log("fast_path_off", version=pynetdicom.__version__)
         self._listeners = [

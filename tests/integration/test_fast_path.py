@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dicom_node.scp import fast_path as module
+from dicom_node import waiting
 from dicom_node.scp.port import listen
 from dicom_node.settings import ReceiveSettings, Settings, TlsSettings
 from dicom_node.tls import Certificates
@@ -226,9 +226,9 @@ def test_another_version_of_pynetdicom_is_used_as_it_is_and_that_is_said(
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr("dicom_node.scp.server.log", lambda event, **_: said.append(event))
-    monkeypatch.setattr(module, "VERSION", "3.0.3")
+    monkeypatch.setattr(waiting, "VERSION", "3.0.3")
     attached: list[object] = []
-    monkeypatch.setattr(module, "attach", lambda *arguments: attached.append(arguments))
+    monkeypatch.setattr(waiting, "attach", lambda *arguments: attached.append(arguments))
     file = write_file(tmp_path / "hand.dcm", hand_dataset())
     with running_receiver(tmp_path / "node") as node:
         answer = dcmtk("storescu", "-v", "-aec", "BONEAGE", *node.address, file)

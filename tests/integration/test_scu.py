@@ -22,6 +22,7 @@ from pydicom.uid import (
     JPEGBaseline8Bit,
 )
 
+from dicom_node import waiting
 from dicom_node.adapters.scu import (
     DestinationAddress,
     DicomReportSender,
@@ -61,6 +62,12 @@ COMPREHENSIVE_SR = "1.2.840.10008.5.1.4.1.1.88.33"
 ENHANCED_SR = "1.2.840.10008.5.1.4.1.1.88.22"
 CR_IMAGE = "1.2.840.10008.5.1.4.1.1.1"
 BASIC_TEXT_SR = "1.2.840.10008.5.1.4.1.1.88.11"
+
+
+@pytest.fixture(autouse=True)
+def either_way(fast_path: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of this holds for associations that wait and for those that pynetdicom looks at."""
+    monkeypatch.setattr(waiting, "is_usable", lambda: fast_path)
 
 
 def report(
@@ -161,6 +168,22 @@ def test_an_idle_association_is_released_and_the_next_report_opens_another(
     assert sender.send("pacs", report()).status == 0x0000
     sender.close()
     assert len(archive.arrived) == 2
+
+
+def test_threads_and_descriptors_end_with_an_association(tmp_path: Path) -> None:
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    with running_storescp(tmp_path / "pacs", "-pm") as port:
+        threads, held = threading.active_count(), descriptors()
+        for _ in range(10):
+            sender = sender_to(port)
+            assert sender.send("pacs", report()).status == 0x0000
+            sender.close()
+        gone = sender_to(port)
+        assert gone.send("pacs", report()).status == 0x0000
+    wait_until(lambda: threading.active_count() <= threads)
+    wait_until(lambda: descriptors() <= held)
 
 
 def test_the_same_report_sent_again_is_the_same_object(archive: ArchivePeer) -> None:

@@ -23,6 +23,7 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
 
+from dicom_node import waiting
 from dicom_node.domain.errors import Fault, NodeError, Permanent, Transient
 from dicom_node.domain.receipt import Rejection
 from dicom_node.tls import ContextSource
@@ -95,9 +96,11 @@ def negotiate(
     timeout_seconds: float,
     handlers: Handlers = (),
     provides: Sequence[str] = (),
+    waits: bool = False,
 ) -> Association:
     """Request an association on an open connection, which it then owns; wait for the answer.
-    ``handlers``: for what the peer asks on it.
+    ``handlers``: for what the peer asks on it; ``waits``: its threads wait (``waiting.py``), where
+    the installed pynetdicom allows it.
 
     The result may not be established: :func:`refusal` says why. Raises ``OSError`` when the peer
     has reset the connection already.
@@ -107,7 +110,7 @@ def negotiate(
     except OSError:
         connection.close()
         raise
-    ae = _Requestor(calling_ae_title, connection)
+    ae = _Requestor(calling_ae_title, connection, waits=waits and waiting.is_usable())
     ae.acse_timeout = timeout_seconds
     ae.dimse_timeout = timeout_seconds
     ae.network_timeout = timeout_seconds
@@ -155,9 +158,10 @@ def open_association(
     timeout_seconds: float,
     handlers: Handlers = (),
     provides: Sequence[str] = (),
+    waits: bool = False,
 ) -> Association:
     """An established association. ``provides``: SOP classes of which this side is the provider
-    (PS3.7 D.3.3.4).
+    (PS3.7 D.3.3.4); ``waits``: as for :func:`negotiate`.
 
     Raises ``Transient`` (DESTINATION_UNAVAILABLE) when nobody answers or the peer rejects for now,
     ``Permanent`` (DESTINATION_REFUSED) when it rejects for good or accepts no context.
@@ -171,6 +175,7 @@ def open_association(
             timeout_seconds=timeout_seconds,
             handlers=handlers,
             provides=provides,
+            waits=waits,
         )
     except OSError as error:
         raise Transient(
@@ -206,6 +211,7 @@ class KeptAssociation:
         association = self._open_new()
         association.network_timeout = _IDLE_SECONDS
         association.network_timeout_response = "A-RELEASE"
+        association._reactor_checkpoint.set()  # it may wait by the timeout of before
         self._association = association
         self.used()  # nothing may be sent on it, but it is fresh
         return association
@@ -279,13 +285,15 @@ def _acknowledge_at_once(_event: evt.Event, connection: socket.socket) -> None:
 class _Requestor(AE):
     """An application entity for one association on a connection that is already open."""
 
-    def __init__(self, ae_title: str, connection: socket.socket) -> None:
+    def __init__(self, ae_title: str, connection: socket.socket, *, waits: bool) -> None:
         super().__init__(ae_title)
-        self._connection = connection
+        self._connection, self._waits = connection, waits
 
     def _create_socket(
         self, assoc: Association, address: AddressInformation, tls_args: object
     ) -> AssociationSocket:
+        if self._waits:
+            waiting.attach(assoc, waiting.WaitingReader(assoc))
         return _OpenSocket(assoc, self._connection, address)
 
 

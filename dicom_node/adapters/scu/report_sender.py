@@ -43,11 +43,13 @@ REPORT_PAIRS: tuple[tuple[str, str], ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class DestinationAddress:
-    """A configured PACS. ``timeout_seconds`` holds for connecting and for every answer."""
+    """A configured PACS. ``timeout_seconds`` holds for connecting and for every answer;
+    ``fast_path``: the association's threads wait (``waiting.py``)."""
 
     name: str
     peer: Peer
     timeout_seconds: float
+    fast_path: bool = True
 
 
 class DicomReportSender:
@@ -102,6 +104,7 @@ class _Line:
         self._peer = destination.peer
         self._name = destination.name
         self._timeout_seconds = float(destination.timeout_seconds)
+        self._fast_path = destination.fast_path
         self._calling_ae_title = calling_ae_title
         self._kept = KeptAssociation(self._open)
         self._lock = threading.Lock()
@@ -143,6 +146,7 @@ class _Line:
             contexts_for(REPORT_PAIRS),
             calling_ae_title=self._calling_ae_title,
             timeout_seconds=self._timeout_seconds,
+            waits=self._fast_path,
         )
 
     def _store(

@@ -1,0 +1,96 @@
+"""An association that the node keeps open waits for the network, unless it is told not to."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from dicom_node import waiting
+from dicom_node.adapters.scu.report_sender import DestinationAddress, DicomReportSender
+from dicom_node.scp.archive_peer import ArchivePeer
+from dicom_node.settings import DestinationSettings, Settings
+from dicom_node.waiting import WaitingReader
+from dicom_node.wiring import Wiring
+from tests.integration.peers import peer_at
+from tests.integration.test_scu import report
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """When readers looked at their connection."""
+    times: list[float] = []
+    has_data = WaitingReader._has_data
+
+    def counted(reader: WaitingReader) -> bool:
+        times.append(time.monotonic())
+        return has_data(reader)
+
+    monkeypatch.setattr(WaitingReader, "_has_data", counted)
+    return times
+
+
+def test_an_open_association_is_not_looked_at_while_nothing_happens(
+    archive: ArchivePeer, looks: list[float]
+) -> None:
+    address = DestinationAddress(
+        name="pacs", peer=peer_at(archive.bound_port), timeout_seconds=10.0
+    )
+    sender = DicomReportSender([address], calling_ae_title="BONEAGE")
+    for _ in range(3):
+        assert sender.send("pacs", report()).status == 0x0000
+    assert looks
+    time.sleep(0.2)
+    looks.clear()
+    time.sleep(1)
+    assert len(looks) <= 2
+    assert sender.send("pacs", report()).status == 0x0000
+    sender.close()
+    assert len(archive.arrived) == 4
+
+
+def test_a_peer_that_goes_is_noticed_at_once(archive: ArchivePeer) -> None:
+    address = DestinationAddress(
+        name="pacs", peer=peer_at(archive.bound_port), timeout_seconds=10.0
+    )
+    sender = DicomReportSender([address], calling_ae_title="BONEAGE")
+    assert sender.send("pacs", report()).status == 0x0000
+    kept = sender._lines["pacs"]._kept
+    [peer] = archive._listener.active_associations
+    peer.abort()
+    deadline = time.monotonic() + 5
+    while kept.current() is not None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert kept.current() is None
+    assert sender.send("pacs", report()).status == 0x0000
+    sender.close()
+
+
+@pytest.mark.parametrize(
+    ("fast_path", "version", "expected"),
+    [
+        (True, waiting.VERSION, True),
+        (False, waiting.VERSION, False),
+        (True, "3.0.3", False),
+    ],
+)
+def test_a_destination_can_do_without_and_another_version_does(
+    archive: ArchivePeer,
+    looks: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    fast_path: bool,
+    version: str,
+    expected: bool,
+) -> None:
+    monkeypatch.setattr(waiting, "VERSION", version)
+    destination = DestinationSettings(
+        name="pacs",
+        ae_title="PACS",
+        host="127.0.0.1",
+        port=archive.bound_port,
+        fast_path=fast_path,
+    )
+    sender = Wiring(Settings(destinations=(destination,))).sender
+    assert sender.send("pacs", report()).status == 0x0000
+    sender.close()
+    assert bool(looks) == expected
