@@ -46,12 +46,12 @@ def _tell_of_model(wiring: Wiring, folder: Path) -> None:
 
 
 @contextmanager
-def audited_run(wiring: Wiring, config: str | None) -> Iterator[None]:
+def audited_run(wiring: Wiring, config: str | None, model: ModelIdentity) -> Iterator[None]:
     """Record that the node starts, with which changes, and that it has stopped; what its processes
-    left waiting is forwarded at the end."""
+    left waiting is forwarded at the end. ``model``: the one that it starts with."""
     launcher, application = operator(), wiring.application
     if wiring.settings.audit.enabled:
-        _compare(wiring, config)
+        _compare(wiring, config, model)
     wiring.trail.record(audit.started(application, launcher, wiring.clock.now()))
     try:
         yield
@@ -61,10 +61,10 @@ def audited_run(wiring: Wiring, config: str | None) -> Iterator[None]:
             wiring.audit_forwarder.forward()
 
 
-def _compare(wiring: Wiring, config: str | None) -> None:
+def _compare(wiring: Wiring, config: str | None, model: ModelIdentity) -> None:
     """Tell what is another than in the last run, and leave a note for the next one."""
     note = wiring.folders.audit.configuration
-    now = fingerprints(wiring.settings, wiring.predictor.verify())
+    now = fingerprints(wiring.settings, model)
     try:
         before = dict(json.loads(note.read_text()))
     except (OSError, ValueError):

@@ -86,7 +86,7 @@ def serve(settings: Settings, config: str | None) -> None:
             from dicom_node.wiring import Wiring
 
             wiring = Wiring(settings)
-            check_parts(wiring)
+            model = check_parts(wiring)
             prepare(settings)
             metrics.activate(folders.metrics, "supervisor")
             health = health_server(wiring, supervisor, stop)
@@ -100,7 +100,7 @@ def serve(settings: Settings, config: str | None) -> None:
                 tls_port=listening_tls.getsockname()[1] if listening_tls else None,
             )
             log("node_started", version=__version__, port=port, seconds=time.monotonic() - begun)
-            with audited_run(wiring, config):
+            with audited_run(wiring, config, model):
                 prepared.ring()
                 supervisor.run(stop)
             health.stop()

@@ -7,6 +7,7 @@ from dicom_node.adapters.ledger import OperatorLedger
 from dicom_node.adapters.ledger.migrate import check_integrity, migrate
 from dicom_node.adapters.reference_tables import load_reference_table
 from dicom_node.audit import audited_model
+from dicom_node.domain.assessment import ModelIdentity
 from dicom_node.domain.errors import NodeError
 from dicom_node.domain.exam import UNKNOWN_SENDER, Instance, Receipt
 from dicom_node.folders import Folders
@@ -16,12 +17,14 @@ from dicom_node.settings import Settings
 from dicom_node.wiring import Wiring
 
 
-def check_parts(wiring: Wiring) -> None:
-    """Refuse to start on a model or reference table that no process could use."""
+def check_parts(wiring: Wiring) -> ModelIdentity:
+    """Refuse to start on a model or reference table that no process could use; return which model
+    it is."""
     load_reference_table(wiring.settings.inference.reference)
-    audited_model(wiring)
+    model = audited_model(wiring)
     if wiring.certificates is not None:
         wiring.certificates.server()
+    return model
 
 
 def prepare(settings: Settings) -> None:

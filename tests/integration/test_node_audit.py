@@ -162,7 +162,7 @@ def run_once(config: Path) -> list[list[str]]:
     """What the trail says of a run of a node: the types of its messages."""
     wiring = Wiring(load_settings(config))
     before = len(read_entries(wiring.folders.audit))
-    with audited_run(wiring, str(config)):
+    with audited_run(wiring, str(config), wiring.predictor.verify()):
         pass
     return [entry.event.split(", ")[1:] for entry in read_entries(wiring.folders.audit)[before:]]
 
