@@ -29,20 +29,18 @@ from dicom_node.adapters.spool import DiskSpool
 from dicom_node.domain.assessment import Assessment, Prediction, ReferenceTable
 from dicom_node.domain.audit import Application
 from dicom_node.domain.audit import Peer as AuditedPeer
-from dicom_node.domain.commitment import Proof
-from dicom_node.domain.delivery import ReportKind
 from dicom_node.domain.job import Stage
 from dicom_node.folders import Folders
 from dicom_node.lane import Lane
 from dicom_node.ports import Eligibility, ReportRequest
-from dicom_node.scp.policy import LOCAL_INSTITUTION
-from dicom_node.settings import DestinationSettings, InstitutionSettings, Settings
+from dicom_node.routing import Routing
+from dicom_node.settings import DestinationSettings, Settings
 from dicom_node.stages.commit import Commit
 from dicom_node.stages.confirm import Confirm
 from dicom_node.stages.deliver import Deliver
 from dicom_node.stages.forward import Forward
 from dicom_node.stages.infer import Infer
-from dicom_node.stages.report import Report, Route, assessment_of
+from dicom_node.stages.report import Report, assessment_of
 from dicom_node.stages.screen import Screen
 from dicom_node.tls import Certificates, ContextSource
 from dicom_node.worker import BatchHandler, Handler
@@ -58,10 +56,6 @@ if TYPE_CHECKING:
     from dicom_node.adapters.scu.report_sender import DicomReportSender
     from dicom_node.adapters.scu.verifier import DicomVerifier
     from inference.decoding_process import DecodingProcess
-
-
-_UNRESTRICTED = InstitutionSettings(id=LOCAL_INSTITUTION, name="", calling_ae_titles=())
-"""What holds for senders on loopback that belong to no institution."""
 
 
 class Wiring:
@@ -292,30 +286,10 @@ class Wiring:
             ResultSender(requesters, calling_ae_title=self.settings.node.ae_title), list(requesters)
         )
 
-    def route(self, institution_id: str) -> Route | None:
-        """An institution's destinations (all, when it names none) and language.
-
-        None for an institution that is not configured: a report never goes to a destination by
-        guess. Unrestricted senders on loopback belong to LOCAL_INSTITUTION.
-        """
-        institution = self._institutions.get(institution_id)
-        if institution is None and institution_id != LOCAL_INSTITUTION:
-            return None
-        wishes = institution or _UNRESTRICTED
-        return Route(
-            language=wishes.language or self.settings.node.language,
-            destinations=wishes.destinations
-            or tuple(item.name for item in self.settings.destinations),
-            report_not_assessed=wishes.report_not_assessed,
-            kinds=frozenset(wishes.report_objects),
-            keep_character_set=wishes.character_set == "source",
-        )
-
-    @property
-    def report_kinds(self) -> frozenset[ReportKind]:
-        """Every kind of object that somebody's reports have."""
-        everybody = (_UNRESTRICTED, *self.settings.institutions)
-        return frozenset(kind for wishes in everybody for kind in wishes.report_objects)
+    @cached_property
+    def routing(self) -> Routing:
+        """What institutions and destinations want."""
+        return Routing(self.settings)
 
     def assessment(self, eligibility: Eligibility, prediction: Prediction) -> Assessment:
         """What the report says about a prediction."""
@@ -341,7 +315,7 @@ class Wiring:
                 spool=self.spool,
                 ledger=self.ledger,
                 read_header=read_header,
-                reports_not_assessed=self._reports_not_assessed,
+                reports_not_assessed=self.routing.reports_not_assessed,
                 pseudonym=self.pseudonyms,
             ),
             Stage.REPORT: Report(
@@ -349,7 +323,7 @@ class Wiring:
                 ledger=self.ledger,
                 reporter=self.reporter,
                 reference=self.reference,
-                route=self.route,
+                route=self.routing.route,
             ),
         }
 
@@ -359,20 +333,19 @@ class Wiring:
             spool=self.spool,
             ledger=self.ledger,
             predictor=self.predictor,
-            reports_not_assessed=self._reports_not_assessed,
+            reports_not_assessed=self.routing.reports_not_assessed,
         )
 
     def lane(self, destination: str) -> Lane:
         """DELIVER for one destination."""
         from dicom_node.adapters.audit.witness import DeliveryWitness
 
-        kinds = {item.name: item.objects for item in self.settings.destinations}
         deliver = Deliver(
             ledger=self.ledger,
             sender=self.sender,
             clock=self.clock,
-            kinds=lambda destination: kinds[destination],
-            proof=self._proof,
+            kinds=self.routing.kinds,
+            proof=self.routing.proof,
             transferred=DeliveryWitness(
                 self.trail,
                 application=self.application,
@@ -393,17 +366,5 @@ class Wiring:
             commitments=self.commitments,
             verifier=self.verifier,
             clock=self.clock,
-            proof=self._proof,
+            proof=self.routing.proof,
         )
-
-    def _proof(self, destination: str) -> Proof:
-        proofs = {item.name: item.proof for item in self.settings.destinations}
-        return proofs[destination]
-
-    def _reports_not_assessed(self, institution_id: str) -> bool:
-        route = self.route(institution_id)
-        return route is None or route.report_not_assessed
-
-    @cached_property
-    def _institutions(self) -> dict[str, InstitutionSettings]:
-        return {institution.id: institution for institution in self.settings.institutions}

@@ -32,7 +32,7 @@ def run(settings: Settings, name: str, inherited: Inherited, stop: threading.Eve
         device=wiring.predictor.device,
         seconds=time.monotonic() - begun,
     )
-    wiring.reporter.warm(wiring.report_kinds)
+    wiring.reporter.warm(wiring.routing.report_kinds)
     delivery_bell = EventBell(inherited.delivery_bell)
     inference = wiring.settings.inference
     batching = "cuda" in {inference.device, wiring.predictor.device}
