@@ -36,7 +36,7 @@ def attach(association: Association, reader: WaitingReader) -> None:
     reader.artim_timer = association.dul.artim_timer
     reader._idle_timer = association.dul._idle_timer
     association.dul = reader
-    turn = Turn(association)
+    turn = Turn(association, reader)
     reader.ended = turn.wake
     reader.to_provider_queue = _Told(reader.wake)
     reader.to_user_queue = _Told(turn.wake)
@@ -65,8 +65,8 @@ class Turn:
     """Stands for the event at which the association's thread waits in each turn of its loop: lets
     it through when there is something to do."""
 
-    def __init__(self, association: Association) -> None:
-        self._association = association
+    def __init__(self, association: Association, reader: WaitingReader) -> None:
+        self._association, self._reader = association, reader
         self._condition = threading.Condition()
         self._open = True
 
@@ -88,19 +88,19 @@ class Turn:
 
     def wait(self) -> None:
         """Until the thread may go on and has something to do."""
-        idle = self._association.dul._idle_timer
+        idle = self._reader._idle_timer
         with self._condition:
             while not (self._open and self._has_work()):
                 self._condition.wait(max(idle.remaining, 0.1))
 
     def _has_work(self) -> bool:
-        association, reader = self._association, self._association.dul
+        association, reader = self._association, self._reader
         return bool(
             association._kill
             or association.dimse.msg_queue.queue
             or reader.to_user_queue.queue
             or reader.idle_timer_expired()
-            or not reader.is_alive()
+            or reader.has_ended
         )
 
 
@@ -110,21 +110,39 @@ class WaitingReader(DULServiceProvider):
     def __init__(self, association: Association) -> None:
         super().__init__(association)
         self.ended: Callable[[], None] = lambda: None
+        self.has_ended = False
         self._run_loop_delay = 0  # it has waited already
         self._bell = -1
         """An eventfd while the thread runs."""
         self._bell_lock = threading.Lock()
 
-    def run(self) -> None:
-        """Until the connection has ended."""
+    def start(self) -> None:
+        """Begin. Raises ``OSError`` where no descriptor is left: pynetdicom would wait for ever for
+        a thread that could not begin."""
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         try:
+            super().start()
+        except RuntimeError:  # no thread is left
+            self._silence()
+            raise
+
+    def run(self) -> None:
+        """Until the connection has ended."""
+        try:
             super().run()
+        except BaseException:
+            if self.socket is not None:
+                self.socket.close()  # the peer need not wait for nobody
+            raise
         finally:
-            with self._bell_lock:  # its number may soon be that of something else
-                os.close(self._bell)
-                self._bell = -1
+            self._silence()
+            self.has_ended = True
             self.ended()
+
+    def _silence(self) -> None:
+        with self._bell_lock:  # its number may soon be that of something else
+            os.close(self._bell)
+            self._bell = -1
 
     def wake(self) -> None:
         """Something may have happened beside the network."""

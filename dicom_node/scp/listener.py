@@ -231,7 +231,8 @@ class Connection(RequestHandler):
             if has_no_peer(association):
                 wake(association)
                 association.join()
-        association.dul.join()
+        if association._started_dul:  # else there was no descriptor or thread left for it
+            association.dul.join()
         for file in list(files):
             file.remove()
         self.server.closed(association)

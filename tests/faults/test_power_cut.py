@@ -302,6 +302,8 @@ def test_a_whole_node_goes_on_after_the_power_was_cut(tmp_path: Path, after_chan
         pacs = [("pacs", "PACS", port)]
         answered, left = sent_until_the_power_goes(tmp_path, files, pacs, after_changes)
         assert len(answered) >= 2
+        delivered = {sop_instance_uid(path) for path in (tmp_path / "pacs").iterdir()}
+        assert delivered <= reports_in(left, tmp_path / "left")
         with power_cut_file_system(tmp_path / "second", held=left) as disk:
             write_config(tmp_path / "node", pacs, data_dir=disk.mountpoint / "data")
             node = start_node(tmp_path / "node")
@@ -317,6 +319,14 @@ def test_a_whole_node_goes_on_after_the_power_was_cut(tmp_path: Path, after_chan
     stored = list((tmp_path / "pacs").iterdir())
     assert {sop_instance_uid(path) for path in stored} == made
     assert len(made) == 2 * len(files)
+
+
+def reports_in(tree: Tree, folder: Path) -> set[str]:
+    """SOP Instance UIDs of the reports in the ledger that survived."""
+    folder.mkdir()
+    write_tree(tree, folder)
+    with closing(sqlite3.connect(folder / "data" / "ledger.sqlite")) as ledger:
+        return {uid for [uid] in ledger.execute("SELECT sop_instance_uid FROM reports")}
 
 
 def sent_until_the_power_goes(

@@ -3,12 +3,15 @@ it, pynetdicom's own way stores the same."""
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 import socket
 import ssl
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -234,6 +237,29 @@ def test_another_version_of_pynetdicom_is_used_as_it_is_and_that_is_said(
         answer = dcmtk("storescu", "-v", "-aec", "BONEAGE", *node.address, file)
     assert "Received Store Response (Success)" in answer
     assert (said, attached) == (["fast_path_off"], [])
+
+
+def test_without_a_free_descriptor_a_connection_ends_and_the_next_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    with running_receiver(tmp_path / "node") as node:
+        threads = threading.active_count()
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "eventfd", none_left)
+            with (
+                socket.create_connection(node.endpoint, 10) as connection,
+                suppress(ConnectionResetError),
+            ):
+                connection.sendall(association_request())
+                assert connection.recv(1) == b""
+        wait_until(lambda: threading.active_count() <= threads)
+        with associated(node) as connection:
+            connection.sendall(RELEASE)
+            assert read_pdu(connection)[0] == 0x06
 
 
 def test_its_threads_and_descriptors_end_with_their_association(node: RunningReceiver) -> None:

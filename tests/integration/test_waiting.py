@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import threading
 import time
 
 import pytest
 
 from dicom_node import waiting
 from dicom_node.adapters.scu.report_sender import DestinationAddress, DicomReportSender
+from dicom_node.domain.errors import Transient
 from dicom_node.scp.archive_peer import ArchivePeer
 from dicom_node.settings import DestinationSettings, Settings
 from dicom_node.waiting import WaitingReader
 from dicom_node.wiring import Wiring
-from tests.integration.peers import peer_at
+from tests.integration.peers import peer_at, wait_until
 from tests.integration.test_scu import report
 
 
@@ -94,3 +98,39 @@ def test_a_destination_can_do_without_and_another_version_does(
     assert sender.send("pacs", report()).status == 0x0000
     sender.close()
     assert bool(looks) == expected
+
+
+def test_without_a_free_descriptor_the_destination_is_tried_again(
+    archive: ArchivePeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    address = DestinationAddress(name="pacs", peer=peer_at(archive.bound_port), timeout_seconds=5.0)
+    sender = DicomReportSender([address], calling_ae_title="BONEAGE")
+    threads = threading.active_count()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "eventfd", none_left)
+        with pytest.raises(Transient, match="Too many open files"):
+            sender.send("pacs", report())
+    wait_until(lambda: threading.active_count() <= threads)
+    assert sender.send("pacs", report()).status == 0x0000
+    sender.close()
+
+
+def test_a_reader_that_dies_ends_its_association_at_once(
+    archive: ArchivePeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = DestinationAddress(name="pacs", peer=peer_at(archive.bound_port), timeout_seconds=5.0)
+    sender = DicomReportSender([address], calling_ae_title="BONEAGE")
+    assert sender.send("pacs", report()).status == 0x0000
+    kept = sender._lines["pacs"]._kept.current()
+    assert kept is not None
+    reader = kept.dul
+    assert isinstance(reader, WaitingReader)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    reader.event_queue.put("Evt99")  # its state machine knows no such event
+    reader.wake()
+    wait_until(lambda: not kept.is_established, seconds=2)
+    assert sender.send("pacs", report()).status == 0x0000
+    sender.close()

@@ -46,6 +46,7 @@ WINDOW = 1000
 WARM_UP = 32
 SAMPLE_SECONDS = 2.0
 DRAIN_SECONDS = 300.0
+PATIENCE_SECONDS = 120.0
 MAX_RATIO = 1.25
 """Of the last fifth to the first: rate, P95 and CPU time."""
 MAX_GROWTH_MB = 80.0
@@ -55,15 +56,26 @@ _PROBE = bytes(4_000_000)
 class Turns:
     """Lets exams begin while fewer than ``most`` are in the node or on their way into it."""
 
-    def __init__(self, ended: Callable[[], int], *, most: int = ON_THEIR_WAY) -> None:
+    def __init__(
+        self,
+        ended: Callable[[], int],
+        *,
+        most: int = ON_THEIR_WAY,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
         """``ended``: how many exams the node is done with."""
-        self._ended, self._most = ended, most
+        self._ended, self._most, self._patience = ended, most, patience
         self._begun, self._turn = ended(), threading.Lock()
 
     def take(self) -> None:
-        """Wait for a turn."""
+        """Wait for a turn. Raises ``TimeoutError`` when no exam ends any more."""
         with self._turn:
-            while self._begun - self._ended() >= self._most:
+            before, deadline = self._ended(), time.monotonic() + self._patience
+            while self._begun - (ended := self._ended()) >= self._most:
+                if ended != before:
+                    before, deadline = ended, time.monotonic() + self._patience
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"no exam has ended for {self._patience:.0f} s")
                 time.sleep(0.005)
             self._begun += 1
 

@@ -121,3 +121,10 @@ def test_no_more_exams_begin_than_may_be_on_their_way() -> None:
     for thread in threads:
         thread.join(10)
     assert len(begun) == 6
+
+
+def test_a_node_that_ends_no_exam_any_more_is_not_waited_for() -> None:
+    turns = Turns(lambda: 0, most=1, patience=0.05)
+    turns.take()
+    with pytest.raises(TimeoutError, match="no exam has ended"):
+        turns.take()

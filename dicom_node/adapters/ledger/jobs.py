@@ -49,6 +49,7 @@ JOB_COLUMNS: tuple[Column[Any], ...] = (
     jobs.c.fault,
     jobs.c.detail,
 )
+_NAMES = frozenset(jobs.c.keys())
 _NO_LEASE = {"owner": None, "lease_expires_at": None}
 FRESH = {"crashes": 0, "fault": None, "detail": ""}
 """What a job that is queued again by somebody leaves behind."""
@@ -255,6 +256,7 @@ def _lease(
 
 def leave(connection: Connection, job: Job, step: JobEvent, **values: object) -> None:
     """End the lease that ``job`` stands for by ``step``. Raises ``LeaseLost`` when it is gone."""
+    assert values.keys() <= _NAMES  # SQLAlchemy would leave out what is no column
     state = next_state(JobState.LEASED, step)
     left = connection.execute(_LEAVE, {**_lease_of(job), "state": state, **_NO_LEASE, **values})
     if left.rowcount == 0:

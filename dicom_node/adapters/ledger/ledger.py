@@ -50,6 +50,7 @@ from dicom_node.ports import Clock, Eligibility
 
 _NEW_INSTANCE = insert(instances).returning(instances.c.instance_id)
 _NEW_EXAM = insert(exams).returning(exams.c.exam_id)
+_EXAM_NAMES = frozenset(exams.c.keys())
 _CHANGE_EXAM = update(exams).where(exams.c.exam_id == bindparam("changed_exam"))
 _OWN_REPORT = select(reports.c.report_id).where(reports.c.sop_instance_uid == bindparam("uid"))
 _STORE_REPORTS = sqlite.insert(reports).on_conflict_do_nothing(index_elements=["sop_instance_uid"])
@@ -384,6 +385,7 @@ def _fill_in_sender(connection: Connection, instance: Instance) -> bool:
 
 
 def _change_exam(connection: Connection, job: Job, **values: object) -> None:
+    assert values.keys() <= _EXAM_NAMES  # SQLAlchemy would leave out what is no column
     connection.execute(_CHANGE_EXAM, {"changed_exam": job.exam_id, **values})
 
 

@@ -103,7 +103,7 @@ def negotiate(
     the installed pynetdicom allows it.
 
     The result may not be established: :func:`refusal` says why. Raises ``OSError`` when the peer
-    has reset the connection already.
+    has reset the connection already, or when no descriptor is left.
     """
     try:
         host = connection.getpeername()[0]
@@ -114,19 +114,23 @@ def negotiate(
     ae.acse_timeout = timeout_seconds
     ae.dimse_timeout = timeout_seconds
     ae.network_timeout = timeout_seconds
-    association = ae.associate(
-        host,
-        peer.port,
-        contexts=list(contexts),
-        ae_title=peer.ae_title,
-        ext_neg=[build_role(sop_class, scp_role=True) for sop_class in provides],
-        evt_handlers=[
-            (evt.EVT_DATA_SENT, _acknowledge_at_once, [connection]),
-            # pynetdicom leaves the descriptor open where the peer closes first
-            (evt.EVT_CONN_CLOSE, lambda _event: connection.close()),
-            *handlers,
-        ],
-    )
+    try:
+        association = ae.associate(
+            host,
+            peer.port,
+            contexts=list(contexts),
+            ae_title=peer.ae_title,
+            ext_neg=[build_role(sop_class, scp_role=True) for sop_class in provides],
+            evt_handlers=[
+                (evt.EVT_DATA_SENT, _acknowledge_at_once, [connection]),
+                # pynetdicom leaves the descriptor open where the peer closes first
+                (evt.EVT_CONN_CLOSE, lambda _event: connection.close()),
+                *handlers,
+            ],
+        )
+    except BaseException:
+        connection.close()
+        raise
     if not association.is_established:
         connection.close()
     return association
