@@ -19,6 +19,7 @@ from typing import Any
 import pynetdicom
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
+from pynetdicom.transport import AssociationSocket
 
 VERSION = "3.0.4"
 """Of pynetdicom: the one whose private parts these are."""
@@ -107,6 +108,9 @@ class Turn:
 class WaitingReader(DULServiceProvider):
     """pynetdicom's reader of one connection, which waits instead of looking again and again."""
 
+    socket: AssociationSocket
+    """Set before the thread begins."""
+
     def __init__(self, association: Association) -> None:
         super().__init__(association)
         self.ended: Callable[[], None] = lambda: None
@@ -131,8 +135,7 @@ class WaitingReader(DULServiceProvider):
         try:
             super().run()
         except BaseException:
-            if self.socket is not None:
-                self.socket.close()  # the peer need not wait for nobody
+            self.socket.close()  # the peer need not wait for nobody
             raise
         finally:
             self._silence()
@@ -171,7 +174,6 @@ class WaitingReader(DULServiceProvider):
 
     def _has_data(self) -> bool:
         """Wait for data, for a call of :meth:`wake` or for the time that is up."""
-        assert self.socket is not None
         connection = self.socket.socket
         poll, reads = select.poll(), connection is not None and self._may_read()
         if connection is not None and reads:
@@ -192,9 +194,9 @@ class WaitingReader(DULServiceProvider):
 
     def _may_read(self) -> bool:
         """Whether what comes from the network may be read now."""
-        return self.socket is not None and self.socket._is_connected
+        return self.socket._is_connected
 
     def _holds_data(self) -> bool:
         """Whether there is something to read of which `poll` knows nothing."""
-        connection = self.socket.socket if self.socket is not None else None
+        connection = self.socket.socket
         return isinstance(connection, ssl.SSLSocket) and connection.pending() > 0

@@ -20,7 +20,6 @@ from pynetdicom.association import Association
 from dicom_node import waiting
 from dicom_node.scp.guard import GuardedSocket, Limits
 from dicom_node.scp.incoming import IncomingFile
-from dicom_node.waiting import WaitingReader
 
 _BUFFER_BYTES = 256 * 1024
 _P_DATA_TF = 0x04
@@ -104,7 +103,7 @@ class BufferedSocket(GuardedSocket):
         return received
 
 
-class Reader(WaitingReader):
+class Reader(waiting.WaitingReader):
     """Stores data sets by itself."""
 
     socket: BufferedSocket

@@ -6,7 +6,6 @@ memory.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ from tests.load.films import films
 from tests.load.modality import Modality
 from tests.load.plant import ARCHIVE, Archive, Plant, resident_mb, running_plant
 from tests.load.traffic import Manner, Shot, Traffic
-from tests.peers.held import processes
+from tests.peers.held import cpu_seconds
 from tests.peers.node import Node, begin_node, write_config
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(900)]
@@ -96,16 +95,6 @@ def test_the_start(tmp_path: Path) -> None:
             }
         )
     publish("start", f"start, medians of {STARTS}", rows, bars="seconds")
-
-
-def cpu_seconds(node: Node) -> dict[int, float]:
-    """User and system time of each process so far."""
-    found = {}
-    for pid in processes(node):
-        with suppress(OSError):
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            found[pid] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return found
 
 
 def busy_percent(node: Node) -> float:

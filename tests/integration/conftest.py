@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dicom_node import metrics
+from dicom_node import metrics, waiting
 from dicom_node.adapters.ledger import OperatorLedger, SqlLedger
 from dicom_node.adapters.ledger.migrate import migrate
 from dicom_node.scp import guard
@@ -61,6 +61,12 @@ def cut(monkeypatch: pytest.MonkeyPatch) -> list[Cut]:
 def fast_path(request: pytest.FixtureRequest) -> bool:
     """`receive.fast_path`: what is promised holds with both."""
     return bool(request.param)
+
+
+@pytest.fixture
+def either_way(fast_path: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Associations that the node requests wait, or pynetdicom looks at them (`waiting.py`)."""
+    monkeypatch.setattr(waiting, "is_usable", lambda: fast_path)
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import secrets
 import shutil
 import socket
@@ -14,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -84,6 +87,14 @@ def free_port() -> int:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+
+
+@contextmanager
+def no_free_descriptor() -> Iterator[None]:
+    """No eventfd can be made for the time of the block."""
+    refused = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    with patch("os.eventfd", side_effect=refused):
+        yield
 
 
 @dataclass(kw_only=True)

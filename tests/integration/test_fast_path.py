@@ -3,9 +3,7 @@ it, pynetdicom's own way stores the same."""
 
 from __future__ import annotations
 
-import errno
 import itertools
-import os
 import socket
 import ssl
 import threading
@@ -34,7 +32,14 @@ from tests.builders.pdus import (
     store_command,
 )
 from tests.integration.conftest import MAX_PDU_KB
-from tests.integration.peers import RunningReceiver, dcmtk, running_receiver, wait_until
+from tests.integration.peers import (
+    RunningReceiver,
+    dcmtk,
+    no_free_descriptor,
+    running_receiver,
+    wait_until,
+)
+from tests.peers.held import own_descriptors
 from tests.peers.raw import associated, read_pdu
 
 
@@ -242,20 +247,16 @@ def test_another_version_of_pynetdicom_is_used_as_it_is_and_that_is_said(
 def test_without_a_free_descriptor_a_connection_ends_and_the_next_is_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def none_left(*_: object) -> int:
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     with running_receiver(tmp_path / "node") as node:
         threads = threading.active_count()
-        with monkeypatch.context() as patched:
-            patched.setattr(os, "eventfd", none_left)
-            with (
-                socket.create_connection(node.endpoint, 10) as connection,
-                suppress(ConnectionResetError),
-            ):
-                connection.sendall(association_request())
-                assert connection.recv(1) == b""
+        with (
+            no_free_descriptor(),
+            socket.create_connection(node.endpoint, 10) as connection,
+            suppress(ConnectionResetError),
+        ):
+            connection.sendall(association_request())
+            assert connection.recv(1) == b""
         wait_until(lambda: threading.active_count() <= threads)
         with associated(node) as connection:
             connection.sendall(RELEASE)
@@ -263,15 +264,11 @@ def test_without_a_free_descriptor_a_connection_ends_and_the_next_is_served(
 
 
 def test_its_threads_and_descriptors_end_with_their_association(node: RunningReceiver) -> None:
-    threads, descriptors = threading.active_count(), open_descriptors()
+    threads, descriptors = threading.active_count(), own_descriptors()
     for _ in range(20):
         with associated(node) as connection:
             connection.sendall(RELEASE)
             assert read_pdu(connection)[0] == 0x06
         associated(node).close()  # gone without a word
     wait_until(lambda: threading.active_count() <= threads)
-    wait_until(lambda: open_descriptors() <= descriptors + 2)
-
-
-def open_descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
+    wait_until(lambda: own_descriptors() <= descriptors + 2)

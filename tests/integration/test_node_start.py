@@ -14,18 +14,18 @@ from dicom_node.preparation import prepare
 from dicom_node.scp.port import listen
 from tests.builders.pdus import association_request
 from tests.integration.peers import free_port, wait_until
+from tests.peers.held import cpu_seconds_of
 from tests.peers.node import begin_node, write_config
 from tests.peers.receiver import begun_receivers
 
 
 def wait_until_it_waits(pid: int) -> None:
     """Until a process has loaded and takes no processor time any more."""
-    ticks, quiet_since = 0, time.monotonic()
-    while time.monotonic() - quiet_since < 1.0 or ticks < 10:  # a tenth of a second at least
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        now = int(fields[11]) + int(fields[12])
-        if now > ticks + 1:
-            ticks, quiet_since = now, time.monotonic()
+    used, quiet_since = 0.0, time.monotonic()
+    while time.monotonic() - quiet_since < 1.0 or used < 0.1:
+        now = cpu_seconds_of(pid)
+        if now > used + 0.015:  # one tick of the kernel's clock may always come
+            used, quiet_since = now, time.monotonic()
         time.sleep(0.1)
 
 

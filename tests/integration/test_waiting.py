@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import threading
 import time
 
 import pytest
 
 from dicom_node import waiting
-from dicom_node.adapters.scu.report_sender import DestinationAddress, DicomReportSender
 from dicom_node.domain.errors import Transient
 from dicom_node.scp.archive_peer import ArchivePeer
 from dicom_node.settings import DestinationSettings, Settings
 from dicom_node.waiting import WaitingReader
 from dicom_node.wiring import Wiring
-from tests.integration.peers import peer_at, wait_until
-from tests.integration.test_scu import report
+from tests.integration.peers import no_free_descriptor, wait_until
+from tests.peers.sender import report, sender_to
 
 
 @pytest.fixture
@@ -37,10 +34,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_an_open_association_is_not_looked_at_while_nothing_happens(
     archive: ArchivePeer, looks: list[float]
 ) -> None:
-    address = DestinationAddress(
-        name="pacs", peer=peer_at(archive.bound_port), timeout_seconds=10.0
-    )
-    sender = DicomReportSender([address], calling_ae_title="BONEAGE")
+    sender = sender_to(archive.bound_port)
     for _ in range(3):
         assert sender.send("pacs", report()).status == 0x0000
     assert looks
@@ -54,10 +48,7 @@ def test_an_open_association_is_not_looked_at_while_nothing_happens(
 
 
 def test_a_peer_that_goes_is_noticed_at_once(archive: ArchivePeer) -> None:
-    address = DestinationAddress(
-        name="pacs", peer=peer_at(archive.bound_port), timeout_seconds=10.0
-    )
-    sender = DicomReportSender([address], calling_ae_title="BONEAGE")
+    sender = sender_to(archive.bound_port)
     assert sender.send("pacs", report()).status == 0x0000
     kept = sender._lines["pacs"]._kept
     [peer] = archive._listener.active_associations
@@ -100,19 +91,11 @@ def test_a_destination_can_do_without_and_another_version_does(
     assert bool(looks) == expected
 
 
-def test_without_a_free_descriptor_the_destination_is_tried_again(
-    archive: ArchivePeer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def none_left(*_: object) -> int:
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-    address = DestinationAddress(name="pacs", peer=peer_at(archive.bound_port), timeout_seconds=5.0)
-    sender = DicomReportSender([address], calling_ae_title="BONEAGE")
+def test_without_a_free_descriptor_the_destination_is_tried_again(archive: ArchivePeer) -> None:
+    sender = sender_to(archive.bound_port, timeout_seconds=5.0)
     threads = threading.active_count()
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "eventfd", none_left)
-        with pytest.raises(Transient, match="Too many open files"):
-            sender.send("pacs", report())
+    with no_free_descriptor(), pytest.raises(Transient, match="Too many open files"):
+        sender.send("pacs", report())
     wait_until(lambda: threading.active_count() <= threads)
     assert sender.send("pacs", report()).status == 0x0000
     sender.close()
@@ -121,8 +104,7 @@ def test_without_a_free_descriptor_the_destination_is_tried_again(
 def test_a_reader_that_dies_ends_its_association_at_once(
     archive: ArchivePeer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    address = DestinationAddress(name="pacs", peer=peer_at(archive.bound_port), timeout_seconds=5.0)
-    sender = DicomReportSender([address], calling_ae_title="BONEAGE")
+    sender = sender_to(archive.bound_port, timeout_seconds=5.0)
     assert sender.send("pacs", report()).status == 0x0000
     kept = sender._lines["pacs"]._kept.current()
     assert kept is not None

@@ -188,7 +188,9 @@ def looking(plant: Plant) -> Iterator[list[Look]]:
             begun = time.thread_time()
             hashlib.sha256(_PROBE).digest()
             probe = time.thread_time() - begun
-            looks.append(Look(at=time.time(), cpu=cpu_seconds(plant.node), probe=probe))
+            looks.append(
+                Look(at=time.time(), cpu=sum(cpu_seconds(plant.node).values()), probe=probe)
+            )
 
     thread = threading.Thread(target=look)
     thread.start()

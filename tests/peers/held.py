@@ -48,11 +48,21 @@ def held(node: Node) -> Held:
     )
 
 
-def cpu_seconds(node: Node) -> float:
-    """CPU time that all processes of a running node have used."""
-    ticks = 0
+def cpu_seconds(node: Node) -> dict[int, float]:
+    """User and system time of each process of a running node so far."""
+    found = {}
     for pid in processes(node):
         with contextlib.suppress(OSError):
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+            found[pid] = cpu_seconds_of(pid)
+    return found
+
+
+def cpu_seconds_of(pid: int) -> float:
+    """User and system time of a process so far. Raises ``OSError`` where there is none."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def own_descriptors() -> int:
+    """How many descriptors this process holds."""
+    return len(list(Path("/proc/self/fd").iterdir()))

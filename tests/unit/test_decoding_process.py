@@ -19,6 +19,7 @@ from inference.decoding_process import MAX_CRASHES, DecodingProcess, DecodingSto
 from inference.prediction import EngineFailed, HandBox, Rejection
 from inference.preprocess import read
 from tests.builders.dicom_files import hand_dataset, write_file
+from tests.peers.held import own_descriptors
 
 
 @pytest.fixture(scope="module")
@@ -178,11 +179,11 @@ def test_a_process_that_does_not_start_is_no_fault_of_the_file(
     image: Path, monkeypatch: pytest.MonkeyPatch, interpreter: str
 ) -> None:
     process = DecodingProcess()
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = own_descriptors()
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", interpreter)
         for _ in range(3):
             with pytest.raises(EngineFailed, match="does not start"):
                 process.decode(image)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert own_descriptors() == before
     assert np.array_equal(process.decode(image), decode(image))

@@ -13,19 +13,12 @@ from dataclasses import asdict, fields
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import (
-    Connection,
-    bindparam,
-    delete,
-    insert,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import Connection, bindparam, delete, select, text, update
 from sqlalchemy.dialects import sqlite
 
 from dicom_node.adapters.ledger import jobs as steps
 from dicom_node.adapters.ledger import rows
+from dicom_node.adapters.ledger.arrivals import enter
 from dicom_node.adapters.ledger.database import Database
 from dicom_node.adapters.ledger.jobs import JournalLine
 from dicom_node.adapters.ledger.outbox import note_change
@@ -33,7 +26,6 @@ from dicom_node.adapters.ledger.schema import (
     QUEUED,
     deliveries,
     exams,
-    instances,
     jobs,
     predictions,
     reports,
@@ -42,20 +34,15 @@ from dicom_node.adapters.ledger.together import Together
 from dicom_node.domain.assessment import Prediction, PriorResult
 from dicom_node.domain.delivery import Answer, Delivery, PreviousReport, ReportObject, Verdict
 from dicom_node.domain.eligibility import Reason
-from dicom_node.domain.errors import Fault
-from dicom_node.domain.exam import UNKNOWN_SENDER, Exam, Instance, Outcome, Receipt
+from dicom_node.domain.exam import Exam, Instance, Outcome, Receipt
 from dicom_node.domain.job import TO_DESTINATIONS, Job, JobEvent, Stage
 from dicom_node.domain.retry import Park, RetryAt
 from dicom_node.ports import Clock, Eligibility
 
-_NEW_INSTANCE = insert(instances).returning(instances.c.instance_id)
-_NEW_EXAM = insert(exams).returning(exams.c.exam_id)
 _EXAM_NAMES = frozenset(exams.c.keys())
 _CHANGE_EXAM = update(exams).where(exams.c.exam_id == bindparam("changed_exam"))
 _OWN_REPORT = select(reports.c.report_id).where(reports.c.sop_instance_uid == bindparam("uid"))
 _STORE_REPORTS = sqlite.insert(reports).on_conflict_do_nothing(index_elements=["sop_instance_uid"])
-
-
 _NEW_PREDICTION, _NEW_ANSWER = sqlite.insert(predictions), sqlite.insert(deliveries)
 _STORE_PREDICTION = _NEW_PREDICTION.on_conflict_do_update(
     index_elements=["exam_id"],
@@ -96,7 +83,7 @@ class SqlLedger:
     def _record(self, arrived: Sequence[Instance]) -> list[tuple[int, Receipt]]:
         now = self._clock.now()
         with self._database.write() as connection:
-            return [_record(connection, instance, now=now) for instance in arrived]
+            return [enter(connection, instance, now=now) for instance in arrived]
 
     def claim(
         self,
@@ -322,66 +309,6 @@ class SqlLedger:
             steps.note_job(connection, job, line, now=now, **facts)
             yield connection, now
             note_change(connection, job.exam_id, now=now)
-
-
-def _record(connection: Connection, instance: Instance, *, now: datetime) -> tuple[int, Receipt]:
-    known = rows.exams_by_content(connection, instance.sop_instance_uid)
-    if instance.content_sha256 in known:
-        exam_id = known[instance.content_sha256]
-        _is_here_again(connection, instance)
-        if _fill_in_sender(connection, instance):
-            note_change(connection, exam_id, now=now)
-        steps.queue_again(connection, exam_id, now=now)
-        return exam_id, Receipt.DUPLICATE
-    exam_id = _enter(connection, instance)
-    if not known:
-        steps.enqueue(connection, exam_id, Stage.SCREEN, now=now)
-        steps.note(connection, exam_id, JournalLine.RECEIVED, now=now)
-        return exam_id, Receipt.NEW
-    fault = Fault.CONFLICTING_CONTENT
-    steps.enqueue(connection, exam_id, Stage.SCREEN, now=now, fault=fault)
-    others = ",".join(str(other) for other in sorted(known.values()))
-    steps.note(connection, exam_id, JournalLine.CONFLICT_RECEIVED, now=now, with_exam=others)
-    return exam_id, Receipt.CONFLICT
-
-
-def _enter(connection: Connection, instance: Instance) -> int:
-    arrived = connection.execute(_NEW_INSTANCE, rows.instance_values(instance))
-    made = {"instance_id": arrived.scalar_one(), "outcome": Outcome.PENDING}
-    exam_id: int = connection.execute(_NEW_EXAM, made).scalar_one()
-    return exam_id
-
-
-def _is_here_again(connection: Connection, instance: Instance) -> None:
-    """An image that was purged may be used again, until the next purge."""
-    connection.execute(
-        update(instances)
-        .where(
-            instances.c.sop_instance_uid == instance.sop_instance_uid,
-            instances.c.content_sha256 == instance.content_sha256,
-            instances.c.purged_at.is_not(None),
-        )
-        .values(purged_at=None)
-    )
-
-
-def _fill_in_sender(connection: Connection, instance: Instance) -> bool:
-    """An object that a crash left without its sender gets it when it is sent again; whether it
-    did."""
-    filled = connection.execute(
-        update(instances)
-        .where(
-            instances.c.sop_instance_uid == instance.sop_instance_uid,
-            instances.c.content_sha256 == instance.content_sha256,
-            instances.c.institution_id == UNKNOWN_SENDER,
-        )
-        .values(
-            institution_id=instance.institution_id,
-            calling_ae_title=instance.calling_ae_title,
-            peer_address=instance.peer_address,
-        )
-    )
-    return filled.rowcount > 0
 
 
 def _change_exam(connection: Connection, job: Job, **values: object) -> None:
