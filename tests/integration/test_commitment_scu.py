@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, build_role, evt
 from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_primitives import N_EVENT_REPORT
 
 from dicom_node.adapters.clock import SystemClock
 from dicom_node.adapters.ledger import SqlCommitments
@@ -303,3 +306,22 @@ def test_a_result_that_comes_late_does_not_meet_the_next_request() -> None:
             verifier.verify("pacs", [sent(f"1.2.{number}")], transaction_uid=f"1.9.{number}")
         wait_until(lambda: len(pacs.statuses) == 5)
     assert pacs.statuses == [0x0000] * 5
+
+
+def test_the_next_request_does_not_overtake_the_answer_to_a_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The node's answer to each result goes out 0.2 s after the result was taken."""
+    send = DIMSEServiceProvider.send_msg
+
+    def send_answer_late(self: DIMSEServiceProvider, message: Any, context_id: int) -> None:
+        if isinstance(message, N_EVENT_REPORT) and message.MessageIDBeingRespondedTo is not None:
+            time.sleep(0.2)
+        send(self, message, context_id)
+
+    monkeypatch.setattr(DIMSEServiceProvider, "send_msg", send_answer_late)
+    with archive(tell_at_once=True) as pacs, verifier_of(pacs.port) as verifier:
+        for number in range(2):
+            verifier.verify("pacs", [sent(f"1.2.{number}")], transaction_uid=f"1.9.{number}")
+        wait_until(lambda: len(pacs.statuses) == 2)
+    assert pacs.statuses == [0x0000] * 2

@@ -99,6 +99,8 @@ class _Line:
         self._lock = threading.Lock()
         self._answered = threading.Event()
         self._answered.set()
+        self._answering: threading.Thread | None = None
+        """pynetdicom's thread that took the last result: it sends the answer before it ends."""
 
     def verify(self, sent: Sequence[SentObject], transaction_uid: str) -> Mapping[str, Evidence]:
         """By the destination's way of proof."""
@@ -124,9 +126,12 @@ class _Line:
             self._kept.release()
 
     def _await_result(self) -> None:
-        """A result that crossed a request on its association would be taken for the answer."""
+        """A result that crossed a request on its association would be taken for the answer, and a
+        request that overtook the answer to a result for that answer."""
         if not self._answered.wait(_RESULT_SECONDS):
             self._kept.release()
+        elif self._answering is not None:
+            self._answering.join()
         self._answered.set()
 
     def _open(self) -> Association:
@@ -153,6 +158,7 @@ class _Line:
         try:
             return event_report_status(lambda: event.event_information, self._told), None
         finally:
+            self._answering = threading.current_thread()
             self._answered.set()
 
     def _request(
