@@ -24,6 +24,7 @@ def main() -> int:
     parser.add_argument(
         "--columns", type=int, default=COLUMNS, help="of each image, 16 bits a pixel"
     )
+    parser.add_argument("--extra", default="", help="more of the node's configuration, as TOML")
     given = parser.parse_args()
     names = list(PROFILES) if given.profile == "all" else [given.profile]
     broken = []
@@ -35,6 +36,7 @@ def main() -> int:
             seed=given.seed,
             rows=given.rows,
             columns=given.columns,
+            extra=given.extra,
         )
         broken += outcome.broken_promises()
     return 1 if broken else 0

@@ -79,10 +79,13 @@ def run_profile(
     seed: int = 1,
     rows: int = ROWS,
     columns: int = COLUMNS,
+    extra: str = "",
     target: Path = BUILD / "load",
     console: Console | None = None,
 ) -> Outcome:
-    """Run a load against a node of its own; writes JSON and a picture to ``target``."""
+    """Run a load against a node of its own; writes JSON and a picture to ``target``.
+
+    ``extra``: more of the node's configuration, as TOML."""
     console = console or Console()
     profile = PROFILES[name]
     console.print(f"{name}: {profile.meaning}; factor {factor:g}, speed {speed:g}")
@@ -90,7 +93,7 @@ def run_profile(
     shots = shots_of(profile, some, factor=factor, speed=speed, seed=seed)
     with (
         tempfile.TemporaryDirectory(prefix="load-") as folder,
-        running_plant(Path(folder)) as plant,
+        running_plant(Path(folder), extra=extra) as plant,
     ):
         _warm(plant, some[0])
         with plant.watched():
