@@ -38,14 +38,15 @@ _CHANNEL_STEP = 8
 
 class SamePadConv(nn.Conv2d):
     """Convolution with TensorFlow "SAME" padding for even input sides (asymmetric where the stride
-    is 2)."""
+    is 2). The value is named so that onnxruntime makes the padding part of the convolution
+    (docs/adr/0031-padding-that-onnxruntime-folds.md)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """The convolution of ``x`` (B, C, H, W): (B, C', H / stride, W / stride)."""
         total = self.kernel_size[0] - self.stride[0]
         before = total // 2
         after = total - before
-        return super().forward(functional.pad(x, (before, after, before, after)))
+        return super().forward(functional.pad(x, (before, after, before, after), value=0.0))
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
