@@ -11,6 +11,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
+from inference.percentiles import percentiles
 from inference.prediction import EngineFailed
 
 GATE_SIDE = 128
@@ -83,7 +84,7 @@ class Gate:
 def to_gate_input(grey: NDArray[np.float32], side: int) -> NDArray[np.uint8]:
     """Grey levels of any size to the gate network's input, uint8 (side, side): the 2nd to 98th
     percentile stretched to 0..255. An image without contrast becomes all zero."""
-    low, high = np.percentile(grey, (_LOW_PERCENTILE, _HIGH_PERCENTILE))
+    low, high = percentiles(grey, _LOW_PERCENTILE, _HIGH_PERCENTILE)
     if not high > low:
         return np.zeros((side, side), dtype=np.uint8)
     scaled = np.clip((grey - low) / (high - low), 0.0, 1.0) * 255.0

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from inference.percentiles import percentiles
 from inference.prediction import HandBox
 from inference.quality import is_plausible
 
 _SIDE = 150
 _CENTRE = (_SIDE - 1) / 2
+_DOWN, _RIGHT = np.mgrid[:_SIDE, :_SIDE] - _CENTRE
 _WINDOW = 9
 _EDGE_SHARE = 0.55
 _MIN_EDGE = 12.0
@@ -54,7 +56,8 @@ def find_hand(stored: Grey) -> Hand | None:
     of one, whatever its polarity; float32 (rows, columns). None when nothing stands out."""
     grey = _stretched(stored)
     down, right = ndimage.sobel(grey, 0), ndimage.sobel(grey, 1)
-    region = _largest_region(np.hypot(down, right), _exposed_field(down, right))
+    edge = np.hypot(down, right)
+    region = _largest_region(edge, _exposed_field(down, right, edge))
     if region is None:
         return None
     vertical, horizontal = ndimage.find_objects(region.astype(np.uint8))[0]
@@ -100,27 +103,26 @@ def _emptiest_column(stored: Grey) -> int:
 
 def _stretched(stored: Grey) -> Grey:
     """2nd to 98th percentile to 0..255, (150, 150)."""
-    low, high = np.percentile(stored, (2, 98))
+    low, high = percentiles(stored, 2, 98)
     scaled = np.clip((stored - low) / max(high - low, 1e-6), 0.0, 1.0) * 255.0
     image = Image.fromarray(scaled.astype(np.float32))
     small = image.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
     return np.asarray(small, dtype=np.float32)
 
 
-def _exposed_field(down: Grey, right: Grey) -> Mask:
+def _exposed_field(down: Grey, right: Grey, edge: Grey) -> Mask:
     """Pixels on the centre's side of every long straight edge; all, where too little would
     remain."""
-    vertical, horizontal = np.mgrid[:_SIDE, :_SIDE] - _CENTRE
     field = np.ones((_SIDE, _SIDE), dtype=bool)
-    for angle, distance in _long_lines(down, right):
-        along_normal = horizontal * np.cos(angle) + vertical * np.sin(angle)
+    for angle, distance in _long_lines(down, right, edge):
+        along_normal = _RIGHT * np.cos(angle) + _DOWN * np.sin(angle)
         field &= np.sign(distance) * along_normal < abs(distance) - _LINE_MARGIN
     return field if field.mean() > _MIN_FIELD else np.ones_like(field)
 
 
-def _long_lines(down: Grey, right: Grey) -> list[tuple[float, float]]:
+def _long_lines(down: Grey, right: Grey, edge: Grey) -> list[tuple[float, float]]:
     """Normal's angle (radians, 0..pi) and signed distance from the centre (pixels) of each line."""
-    rows, columns = np.nonzero(_thin_edges(down, right))
+    rows, columns = np.nonzero(_thin_edges(down, right, edge))
     angles = np.arctan2(down[rows, columns], right[rows, columns]) % np.pi
     distances = (columns - _CENTRE) * np.cos(angles) + (rows - _CENTRE) * np.sin(angles)
     votes = np.zeros((_ANGLES, _DISTANCES), dtype=np.float32)
@@ -137,9 +139,8 @@ def _long_lines(down: Grey, right: Grey) -> list[tuple[float, float]]:
     ]
 
 
-def _thin_edges(down: Grey, right: Grey) -> Mask:
+def _thin_edges(down: Grey, right: Grey, edge: Grey) -> Mask:
     """Strong edge pixels that no neighbour across the edge exceeds."""
-    edge = np.hypot(down, right)
     across = np.maximum(np.roll(edge, 1, axis=1), np.roll(edge, -1, axis=1))
     along = np.maximum(np.roll(edge, 1, axis=0), np.roll(edge, -1, axis=0))
     neighbours = np.where(np.abs(right) >= np.abs(down), across, along)

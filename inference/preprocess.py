@@ -19,6 +19,7 @@ from PIL import Image
 
 from inference.decode import decode
 from inference.frame import within_frame
+from inference.percentiles import percentiles
 from inference.prediction import HandBox
 
 STORED_SIDE = 299
@@ -83,7 +84,7 @@ def to_network_input(stored: NDArray[np.float32], hand: HandBox, side: int) -> N
     """
     box = widened(hand)
     part = stored[int(box.top) : ceil(box.bottom), int(box.left) : ceil(box.right)]
-    low, high = np.percentile(part, (_LOW_PERCENTILE, _HIGH_PERCENTILE))
+    low, high = percentiles(part, _LOW_PERCENTILE, _HIGH_PERCENTILE)
     if not high > low:
         return np.zeros((side, side), dtype=np.uint8)
     scaled = np.clip((stored - low) / (high - low), 0.0, 1.0) * 255.0

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.percentiles import percentiles
+
 if TYPE_CHECKING:
     from inference.localize import Hand
 
@@ -23,7 +25,7 @@ _MIN_WIDTH_SHARE = 0.2
 def is_blank(stored: NDArray[np.float32]) -> bool:
     """Whether a 299 x 299 radiograph has no contrast between its 2nd and 98th percentile: the gate
     would see nothing."""
-    dark, bright = np.percentile(stored, (2, 98))
+    dark, bright = percentiles(stored, 2, 98)
     return not bright > dark
 
 
