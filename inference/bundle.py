@@ -109,7 +109,10 @@ def find_bundle(models: Path, name: str) -> Path:
     versions = [folder for folder in folders if _version(folder) and _name(folder) == name]
     if not versions:
         known = ", ".join(folder.name for folder in folders) or "none"
-        raise BundleInvalid(f"{models} has no model {name!r}; available: {known}")
+        raise BundleInvalid(
+            f"{models} has no model {name!r}; available: {known}. Set inference.model to one of "
+            "them, or to a name without its version for the newest"
+        )
     return max(versions, key=_version)
 
 

@@ -63,14 +63,17 @@ class FallbackEngine:
             self._try_again()
         if self._gpu is None:
             return self._run_on_cpu(images, male)
+        output, fits = None, True
         try:
             output = self._gpu.run(images, male)
         except OutOfMemory:
             self._on_event(EngineEvent.OUT_OF_MEMORY)
-            return self._run_in_halves(images, male)
+            fits = False
         except EngineFailed:
             self._lose_gpu()
-            return self._run_on_cpu(images, male)
+        if output is None:  # the error is gone by now, and with it the GPU memory that it held
+            run = self._run_on_cpu if fits else self._run_in_halves
+            return run(images, male)
         self._pause_seconds = FIRST_PAUSE_SECONDS
         if not _is_finite(output):
             self._on_event(EngineEvent.OUTPUT_NOT_FINITE)

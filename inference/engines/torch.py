@@ -99,10 +99,12 @@ def _reduce_trunk(estimator: BoneAgeEstimator, device: Device, dtype: torch.dtyp
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    """CUDA's libraries say so in their texts only (CUDNN_STATUS_ALLOC_FAILED)."""
+    """CUDA's libraries say so in their texts only (CUDNN_STATUS_ALLOC_FAILED); where the workspace
+    of no engine fits, torch says that it found none."""
     text = str(error)
     return (
         isinstance(error, torch.OutOfMemoryError)
         or "out of memory" in text
         or "ALLOC_FAILED" in text
+        or "unable to find an engine" in text
     )

@@ -24,7 +24,11 @@ def main() -> int:
     parser.add_argument(
         "--columns", type=int, default=COLUMNS, help="of each image, 16 bits a pixel"
     )
-    parser.add_argument("--extra", default="", help="more of the node's configuration, as TOML")
+    parser.add_argument(
+        "--extra",
+        default="",
+        help="more of the node's configuration, as TOML; it has [receive] already",
+    )
     given = parser.parse_args()
     names = list(PROFILES) if given.profile == "all" else [given.profile]
     broken = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +59,11 @@ def no_workspace(size: int) -> None:
         raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
 
 
+def no_plan_that_fits(size: int) -> None:
+    if size > 1:
+        raise RuntimeError("GET was unable to find an engine to execute this computation")
+
+
 class InjectedGpu:
     """The real torch engine on the CPU; ``machine.fault`` strikes inside its network."""
 
@@ -71,6 +77,7 @@ class InjectedGpu:
         network = self._engine._estimator
 
         def estimator(image: Tensor, male: Tensor) -> tuple[Tensor, ...]:
+            machine.inputs.append(weakref.ref(image))
             machine.fault(len(image))
             machine.batches.append(len(image))
             mean, deviation, saliency = network(image, male)
@@ -92,6 +99,8 @@ class Machine:
     starts: int = 0
     batches: list[int] = field(default_factory=list)
     """Sizes that the network ran with on the GPU."""
+    inputs: list[weakref.ref[Tensor]] = field(default_factory=list)
+    """Of every call of the network, on the GPU, also of those that failed."""
     events: list[EngineEvent] = field(default_factory=list)
 
     def engine(self) -> FallbackEngine:
@@ -149,8 +158,12 @@ def test_a_batch_goes_to_a_healthy_gpu_in_one_call(
 
 @pytest.mark.parametrize(
     ("fault", "batches"),
-    [(out_of_memory_above(2), [2, 2, 2, 2]), (no_workspace, [1] * 8)],
-    ids=["memory for two", "no workspace beyond one"],
+    [
+        (out_of_memory_above(2), [2, 2, 2, 2]),
+        (no_workspace, [1] * 8),
+        (no_plan_that_fits, [1] * 8),
+    ],
+    ids=["memory for two", "no workspace beyond one", "no plan beyond one"],
 )
 def test_a_batch_that_does_not_fit_runs_in_halves(
     machine: Machine, exams: Exams, expected: NetworkOutput, fault: Fault, batches: list[int]
@@ -163,6 +176,22 @@ def test_a_batch_that_does_not_fit_runs_in_halves(
     assert set(machine.events) == {EngineEvent.OUT_OF_MEMORY}
     assert len(machine.events) == len(batches) - 1
     assert engine.device == "cuda"
+
+
+def test_the_halves_run_when_the_batch_has_left_the_memory(
+    machine: Machine, exams: Exams, expected: NetworkOutput
+) -> None:
+    held: list[int] = []
+
+    def fault(size: int) -> None:
+        held.append(sum(tensor() is not None for tensor in machine.inputs))
+        out_of_memory_above(2)(size)
+
+    engine = machine.engine()
+    machine.inputs.clear()
+    machine.fault = fault
+    assert_results(engine.run(*exams), expected)
+    assert held == [1] * 7  # the whole, two halves, four quarters: each alone
 
 
 def test_an_odd_batch_loses_none_in_its_halves(

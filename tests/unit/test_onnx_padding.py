@@ -1,5 +1,5 @@
 """onnxruntime makes the padding of the networks part of their convolutions: a node of its own would
-cost a fifth of the time (docs/adr/0031-padding-that-onnxruntime-folds.md)."""
+cost a quarter of the time (docs/adr/0031-padding-that-onnxruntime-folds.md)."""
 
 from __future__ import annotations
 

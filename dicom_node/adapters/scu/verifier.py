@@ -101,6 +101,8 @@ class _Line:
         self._answered.set()
         self._answering: threading.Thread | None = None
         """pynetdicom's thread that took the last result: it sends the answer before it ends."""
+        self._asked_on: Association | None = None
+        """Where the last request went."""
 
     def verify(self, sent: Sequence[SentObject], transaction_uid: str) -> Mapping[str, Evidence]:
         """By the destination's way of proof."""
@@ -123,16 +125,24 @@ class _Line:
     def close(self) -> None:
         """Release the association, if there is one."""
         with self._lock:
+            self._is_answer_sent()
             self._kept.release()
 
     def _await_result(self) -> None:
         """A result that crossed a request on its association would be taken for the answer, and a
         request that overtook the answer to a result for that answer."""
-        if not self._answered.wait(_RESULT_SECONDS):
+        if not (self._answered.wait(_RESULT_SECONDS) and self._is_answer_sent()):
             self._kept.release()
-        elif self._answering is not None:
-            self._answering.join()
         self._answered.set()
+
+    def _is_answer_sent(self) -> bool:
+        """Whether the answer to the last result went out, now or soon."""
+        if self._answering is not None:
+            self._answering.join(_RESULT_SECONDS)
+            if self._answering.is_alive():
+                return False
+            self._answering = None
+        return True
 
     def _open(self) -> Association:
         query = self._destination.proof is Proof.QUERY
@@ -158,8 +168,9 @@ class _Line:
         try:
             return event_report_status(lambda: event.event_information, self._told), None
         finally:
-            self._answering = threading.current_thread()
-            self._answered.set()
+            if event.assoc is self._asked_on:  # not of one that was released meanwhile
+                self._answering = threading.current_thread()
+                self._answered.set()
 
     def _request(
         self, association: Association, sent: Sequence[SentObject], transaction_uid: str
@@ -169,6 +180,7 @@ class _Line:
             transaction_uid=transaction_uid, references=tuple(item.reference for item in sent)
         )
         self._answered.clear()
+        self._answering, self._asked_on = None, association
         answer, _ = association.send_n_action(
             action_information(request), REQUEST_ACTION, PUSH_MODEL, PUSH_MODEL_INSTANCE
         )
