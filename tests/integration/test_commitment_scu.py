@@ -308,9 +308,8 @@ def test_a_result_that_comes_late_does_not_meet_the_next_request() -> None:
     assert pacs.statuses == [0x0000] * 5
 
 
-def test_the_next_request_does_not_overtake_the_answer_to_a_result(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def late_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The node's answer to each result goes out 0.2 s after the result was taken."""
     send = DIMSEServiceProvider.send_msg
 
@@ -320,8 +319,29 @@ def test_the_next_request_does_not_overtake_the_answer_to_a_result(
         send(self, message, context_id)
 
     monkeypatch.setattr(DIMSEServiceProvider, "send_msg", send_answer_late)
+
+
+@pytest.mark.usefixtures("late_answers")
+def test_the_next_request_does_not_overtake_the_answer_to_a_result() -> None:
     with archive(tell_at_once=True) as pacs, verifier_of(pacs.port) as verifier:
         for number in range(2):
             verifier.verify("pacs", [sent(f"1.2.{number}")], transaction_uid=f"1.9.{number}")
         wait_until(lambda: len(pacs.statuses) == 2)
     assert pacs.statuses == [0x0000] * 2
+
+
+@pytest.mark.usefixtures("late_answers")
+def test_the_release_does_not_overtake_the_answer_to_a_result() -> None:
+    results: list[CommitmentResult] = []
+
+    def told(result: CommitmentResult) -> bool:
+        results.append(result)
+        return True
+
+    with archive(tell_at_once=True) as pacs:
+        with verifier_of(pacs.port, told=told) as verifier:
+            verifier.verify("pacs", [sent("1.2.3")], transaction_uid="1.9.1")
+            wait_until(lambda: bool(results))
+            time.sleep(0.05)  # the handler has returned, the answer is held back
+        wait_until(lambda: bool(pacs.statuses))
+        assert pacs.statuses == [0x0000]
