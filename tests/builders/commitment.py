@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from io import BytesIO
-
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
 
 from dicom_node.adapters.ledger import SqlLedger
 from dicom_node.domain.delivery import Answer, Delivery, ReportKind, ReportObject, Verdict
 from dicom_node.domain.job import Stage
 from tests.builders.exams import claim_one, exam_before
+from tests.builders.report_objects import report_object
 
 ENHANCED_SR = "1.2.840.10008.5.1.4.1.1.88.22"
 
@@ -18,23 +17,13 @@ ENHANCED_SR = "1.2.840.10008.5.1.4.1.1.88.22"
 def encoded_report(kind: ReportKind = ReportKind.NARRATIVE) -> ReportObject:
     """A small SR as a file."""
     dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.SOPClassUID = ENHANCED_SR
     dataset.SOPInstanceUID = generate_uid()
     dataset.StudyInstanceUID = generate_uid()
     dataset.SeriesInstanceUID = generate_uid()
     dataset.Modality = "SR"
     dataset.PatientID = "1"
-    file = BytesIO()
-    dataset.save_as(file, enforce_file_format=True)
-    return ReportObject(
-        kind=kind,
-        sop_class_uid=ENHANCED_SR,
-        sop_instance_uid=str(dataset.SOPInstanceUID),
-        series_instance_uid=str(dataset.SeriesInstanceUID),
-        encoded=file.getvalue(),
-    )
+    return report_object(dataset, kind)
 
 
 def reported_exam(ledger: SqlLedger, *reports: ReportObject, number: int = 1) -> int:

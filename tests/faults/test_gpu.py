@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import inference
+from dicom_node.adapters.predictor import MODELS
 from dicom_node.adapters.scu.exam_sender import send_files
 from inference.bundle import Bundle, find_bundle, load_bundle
 from inference.engines.choice import engine_for
@@ -39,7 +39,6 @@ pytestmark = [
     pytest.mark.timeout(300),
 ]
 
-MODELS = Path(inference.__file__).parent.parent / "config" / "models"
 MAX_APART_MONTHS = 0.1
 _TAKE_ALL_MEMORY = """
 import sys, torch

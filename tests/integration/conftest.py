@@ -10,6 +10,7 @@ import pytest
 from dicom_node import metrics, waiting
 from dicom_node.adapters.ledger import OperatorLedger, SqlLedger
 from dicom_node.adapters.ledger.migrate import migrate
+from dicom_node.ports import Clock
 from dicom_node.scp import guard
 from dicom_node.scp.archive_peer import ArchivePeer
 from dicom_node.scp.guard import Cut
@@ -34,16 +35,22 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path, clock: ManualClock) -> Iterator[SqlLedger]:
+def ledger_path(tmp_path: Path) -> Path:
+    """A ledger's database that is migrated and empty."""
     migrate(tmp_path / "ledger.sqlite")
-    sql_ledger = SqlLedger(tmp_path / "ledger.sqlite", clock)
+    return tmp_path / "ledger.sqlite"
+
+
+@pytest.fixture
+def ledger(ledger_path: Path, clock: Clock) -> Iterator[SqlLedger]:
+    sql_ledger = SqlLedger(ledger_path, clock)
     yield sql_ledger
     sql_ledger.close()
 
 
 @pytest.fixture
-def operator(ledger: SqlLedger, tmp_path: Path, clock: ManualClock) -> Iterator[OperatorLedger]:
-    operator_ledger = OperatorLedger(tmp_path / "ledger.sqlite", clock)
+def operator(ledger: SqlLedger, ledger_path: Path, clock: ManualClock) -> Iterator[OperatorLedger]:
+    operator_ledger = OperatorLedger(ledger_path, clock)
     yield operator_ledger
     operator_ledger.close()
 

@@ -299,13 +299,18 @@ def test_who_is_neither_sender_nor_destination_is_a_stranger(receiver: RunningRe
     assert deliveries(receiver) == [("1.2.3", None)]
 
 
-def test_a_result_that_comes_late_does_not_meet_the_next_request() -> None:
-    """The archive tells each result 0.2 s after the request."""
+def answers_to_results(count: int) -> list[int | None]:
+    """Ask ``count`` times, one at once after the other; the node's answer to each result. The
+    archive tells it 0.2 s after the request."""
     with archive(tell_at_once=True) as pacs, verifier_of(pacs.port) as verifier:
-        for number in range(5):
+        for number in range(count):
             verifier.verify("pacs", [sent(f"1.2.{number}")], transaction_uid=f"1.9.{number}")
-        wait_until(lambda: len(pacs.statuses) == 5)
-    assert pacs.statuses == [0x0000] * 5
+        wait_until(lambda: len(pacs.statuses) == count)
+    return pacs.statuses
+
+
+def test_a_result_that_comes_late_does_not_meet_the_next_request() -> None:
+    assert answers_to_results(5) == [0x0000] * 5
 
 
 @pytest.fixture
@@ -323,11 +328,7 @@ def late_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("late_answers")
 def test_the_next_request_does_not_overtake_the_answer_to_a_result() -> None:
-    with archive(tell_at_once=True) as pacs, verifier_of(pacs.port) as verifier:
-        for number in range(2):
-            verifier.verify("pacs", [sent(f"1.2.{number}")], transaction_uid=f"1.9.{number}")
-        wait_until(lambda: len(pacs.statuses) == 2)
-    assert pacs.statuses == [0x0000] * 2
+    assert answers_to_results(2) == [0x0000] * 2
 
 
 @pytest.mark.usefixtures("late_answers")

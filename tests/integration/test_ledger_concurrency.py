@@ -8,7 +8,6 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -19,7 +18,6 @@ import pytest
 from dicom_node.adapters.clock import SystemClock
 from dicom_node.adapters.ledger import OperatorLedger, SqlLedger
 from dicom_node.adapters.ledger.database import Database
-from dicom_node.adapters.ledger.migrate import migrate
 from dicom_node.domain.exam import Outcome, Receipt
 from dicom_node.domain.job import JobState, Stage
 from tests.builders.exams import WAY, complete, instance
@@ -29,16 +27,9 @@ THREADS = 8
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    migrate(tmp_path / "ledger.sqlite")
-    return tmp_path / "ledger.sqlite"
-
-
-@pytest.fixture
-def ledger(path: Path) -> Iterator[SqlLedger]:
-    sql_ledger = SqlLedger(path, SystemClock())
-    yield sql_ledger
-    sql_ledger.close()
+def clock() -> SystemClock:
+    """Of the ledger: the processes have no other."""
+    return SystemClock()
 
 
 def start(program: str, *arguments: object) -> subprocess.Popen[str]:
@@ -70,10 +61,12 @@ print(*claim_all(SqlLedger(Path(sys.argv[1]), SystemClock()), sys.argv[2]))
 """
 
 
-def test_no_job_is_claimed_twice_by_threads_and_processes(path: Path, ledger: SqlLedger) -> None:
+def test_no_job_is_claimed_twice_by_threads_and_processes(
+    ledger_path: Path, ledger: SqlLedger
+) -> None:
     for number in range(200):
         ledger.record_instance(instance(number))
-    others = [start(CLAIMER, path, name) for name in ("other-1", "other-2")]
+    others = [start(CLAIMER, ledger_path, name) for name in ("other-1", "other-2")]
     with ThreadPoolExecutor(THREADS) as threads:
         names = [f"thread-{number}" for number in range(THREADS)]
         claimed = [
@@ -114,33 +107,33 @@ def test_two_contents_of_one_uid_at_once_are_one_new_and_one_conflict(ledger: Sq
     assert receipts == {Receipt.NEW: 1, Receipt.CONFLICT: 1, Receipt.DUPLICATE: THREADS - 2}
 
 
-def test_a_transaction_keeps_other_writers_out_from_its_begin(path: Path) -> None:
-    opened = Database(path)
+def test_a_transaction_keeps_other_writers_out_from_its_begin(ledger_path: Path) -> None:
+    opened = Database(ledger_path)
     with (
         opened.write(),
-        closing(sqlite3.connect(path, timeout=0)) as other,
+        closing(sqlite3.connect(ledger_path, timeout=0)) as other,
         pytest.raises(sqlite3.OperationalError, match="locked"),
     ):
         other.execute("BEGIN IMMEDIATE")
     opened.close()
 
 
-def test_writers_queue_at_the_lock_file(path: Path, ledger: SqlLedger) -> None:
+def test_writers_queue_at_the_lock_file(ledger_path: Path, ledger: SqlLedger) -> None:
     """SQLite alone would let both in turn by polling; the file wakes the next one at once."""
-    opened = Database(path)
+    opened = Database(ledger_path)
     with ThreadPoolExecutor(1) as threads:
         with opened.write():
             waiting = threads.submit(ledger.record_instance, instance())
-            lock_file = path.with_name(f"{path.name}.lock")
+            lock_file = ledger_path.with_name(f"{ledger_path.name}.lock")
             with lock_file.open() as lock, pytest.raises(BlockingIOError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         assert waiting.result()[1] is Receipt.NEW
     opened.close()
 
 
-def test_a_reader_never_waits_for_a_writer(path: Path, ledger: SqlLedger) -> None:
+def test_a_reader_never_waits_for_a_writer(ledger_path: Path, ledger: SqlLedger) -> None:
     exam_id, _ = ledger.record_instance(instance())
-    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+    with closing(sqlite3.connect(ledger_path, isolation_level=None)) as writer:
         writer.execute("BEGIN IMMEDIATE")
         writer.execute("UPDATE exams SET outcome = 'assessed'")
         assert ledger.exam(exam_id).outcome is Outcome.PENDING
@@ -168,13 +161,19 @@ for number in range(first, first + 1000):
 
 
 @pytest.mark.parametrize("lines", [1, 2, 5, 11, 23, 38])
-def test_what_was_acknowledged_survives_kill_9(path: Path, lines: int) -> None:
+def test_what_was_acknowledged_survives_kill_9(ledger_path: Path, lines: int) -> None:
     """Two victims, one after the other; each dies somewhere after its ``lines``-th step."""
-    acknowledged = [*kill_after(path, lines, first=0), *kill_after(path, lines, first=1000)]
+    acknowledged = [
+        *kill_after(ledger_path, lines, first=0),
+        *kill_after(ledger_path, lines, first=1000),
+    ]
     assert len(acknowledged) >= 2 * lines
-    with closing(sqlite3.connect(path)) as connection:
+    with closing(sqlite3.connect(ledger_path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-    ledger, operator = SqlLedger(path, SystemClock()), OperatorLedger(path, SystemClock())
+    ledger, operator = (
+        SqlLedger(ledger_path, SystemClock()),
+        OperatorLedger(ledger_path, SystemClock()),
+    )
     for step, number in acknowledged:
         if step == "received":
             assert ledger.record_instance(instance(number))[1] is Receipt.DUPLICATE

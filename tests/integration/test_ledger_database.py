@@ -18,7 +18,6 @@ from sqlalchemy.exc import IntegrityError, StatementError
 
 from dicom_node.adapters.ledger import SqlLedger, database
 from dicom_node.adapters.ledger.database import Database
-from dicom_node.adapters.ledger.migrate import migrate
 from dicom_node.domain.delivery import Verdict
 from dicom_node.domain.eligibility import Reason
 from dicom_node.domain.errors import Fault, Transient
@@ -27,21 +26,8 @@ from tests.builders.exams import WAY, answer, claim_one, complete, exam_before, 
 from tests.fakes.clock import ManualClock
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    migrate(tmp_path / "ledger.sqlite")
-    return tmp_path / "ledger.sqlite"
-
-
-@pytest.fixture
-def ledger(path: Path) -> Iterator[SqlLedger]:
-    sql_ledger = SqlLedger(path, ManualClock())
-    yield sql_ledger
-    sql_ledger.close()
-
-
-def test_a_transaction_is_synced_unless_a_power_cut_may_undo_it(path: Path) -> None:
-    opened = Database(path)
+def test_a_transaction_is_synced_unless_a_power_cut_may_undo_it(ledger_path: Path) -> None:
+    opened = Database(ledger_path)
     settings = {}
     for durable in (True, False, True):
         with opened.write(durable=durable) as connection:
@@ -99,7 +85,7 @@ def test_an_exam_that_ends_is_synced(
 
 
 def test_claiming_uses_indexes_only(
-    path: Path, ledger: SqlLedger, statements: list[tuple[str, tuple[object, ...]]]
+    ledger_path: Path, ledger: SqlLedger, statements: list[tuple[str, tuple[object, ...]]]
 ) -> None:
     exam_before(ledger, Stage.DELIVER)
     statements.clear()
@@ -108,7 +94,7 @@ def test_claiming_uses_indexes_only(
     ledger.expire_leases("w")
     queries = [seen for seen in statements if seen[0].startswith(("SELECT", "UPDATE"))]
     assert len(queries) >= 11
-    plans = [step for query in queries for step in query_plan(path, *query)]
+    plans = [step for query in queries for step in query_plan(ledger_path, *query)]
     on_jobs = [step for step in plans if " jobs" in step]
     assert [step for step in on_jobs if "INDEX" not in step and "PRIMARY KEY" not in step] == []
     assert [step for step in plans if "TEMP B-TREE" in step] == []
@@ -124,11 +110,11 @@ def query_plan(path: Path, sql: str, values: tuple[object, ...]) -> list[str]:
 
 
 def test_another_program_that_holds_the_database_is_a_transient_error(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    ledger_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "_BUSY_SECONDS", 0.05)
-    ledger = SqlLedger(path, ManualClock())
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+    ledger = SqlLedger(ledger_path, ManualClock())
+    with closing(sqlite3.connect(ledger_path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(Transient, match="locked") as caught:
             ledger.record_instance(instance())
@@ -146,23 +132,23 @@ def test_a_file_that_is_no_database_is_a_transient_error(tmp_path: Path) -> None
     ledger.close()
 
 
-def test_a_damaged_page_is_a_transient_error(path: Path) -> None:
-    first = SqlLedger(path, ManualClock())
+def test_a_damaged_page_is_a_transient_error(ledger_path: Path) -> None:
+    first = SqlLedger(ledger_path, ManualClock())
     for number in range(60):
         first.record_instance(instance(number))
     first.close()
-    size = path.stat().st_size
-    path.write_bytes(path.read_bytes()[:4096] + b"\xa5" * (size - 4096))
-    second = SqlLedger(path, ManualClock())
+    size = ledger_path.stat().st_size
+    ledger_path.write_bytes(ledger_path.read_bytes()[:4096] + b"\xa5" * (size - 4096))
+    second = SqlLedger(ledger_path, ManualClock())
     with pytest.raises(Transient) as caught:
         second.record_instance(instance(1000))
     assert caught.value.fault is Fault.STORAGE_UNAVAILABLE
     second.close()
 
 
-def test_a_missing_folder_is_a_transient_error(path: Path, ledger: SqlLedger) -> None:
+def test_a_missing_folder_is_a_transient_error(ledger_path: Path, ledger: SqlLedger) -> None:
     ledger.close()
-    shutil.rmtree(path.parent)
+    shutil.rmtree(ledger_path.parent)
     with pytest.raises(Transient):
         ledger.record_instance(instance())
 
@@ -189,9 +175,9 @@ for number in range(10_000):
 """
 
 
-def test_a_full_disk_is_a_transient_error_and_keeps_what_was_committed(path: Path) -> None:
+def test_a_full_disk_is_a_transient_error_and_keeps_what_was_committed(ledger_path: Path) -> None:
     filler = subprocess.run(
-        [sys.executable, "-c", FILLER, str(path)],
+        [sys.executable, "-c", FILLER, str(ledger_path)],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
@@ -200,7 +186,7 @@ def test_a_full_disk_is_a_transient_error_and_keeps_what_was_committed(path: Pat
     *committed, fault = filler.stdout.split()
     assert fault == Fault.STORAGE_UNAVAILABLE, filler.stderr
     assert len(committed) >= 10
-    ledger = SqlLedger(path, ManualClock())
+    ledger = SqlLedger(ledger_path, ManualClock())
     for number in committed:
         exam_id, _ = ledger.record_instance(instance(int(number)))
         assert exam_id == int(number) + 1

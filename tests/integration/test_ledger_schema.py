@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -32,19 +31,6 @@ from tests.builders.exams import claim_one, exam_before, instance, prediction
 from tests.fakes.clock import ManualClock
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    migrate(tmp_path / "ledger.sqlite")
-    return tmp_path / "ledger.sqlite"
-
-
-@pytest.fixture
-def ledger(path: Path) -> Iterator[SqlLedger]:
-    sql_ledger = SqlLedger(path, ManualClock())
-    yield sql_ledger
-    sql_ledger.close()
-
-
 def definitions(path: Path) -> dict[str, str]:
     """Name to SQL of every table and index, white space apart."""
     with closing(sqlite3.connect(path)) as connection:
@@ -55,16 +41,18 @@ def definitions(path: Path) -> dict[str, str]:
     return {name: re.sub(r"\s+", " ", sql).strip() for name, sql in found}
 
 
-def test_a_migrated_schema_equals_a_fresh_one(path: Path, tmp_path: Path) -> None:
+def test_a_migrated_schema_equals_a_fresh_one(ledger_path: Path, tmp_path: Path) -> None:
     fresh = create_engine(f"sqlite:///{tmp_path / 'fresh.sqlite'}")
     metadata.create_all(fresh)
     fresh.dispose()
-    assert definitions(path) == definitions(tmp_path / "fresh.sqlite")
-    assert len(definitions(path)) >= len(metadata.tables)
+    assert definitions(ledger_path) == definitions(tmp_path / "fresh.sqlite")
+    assert len(definitions(ledger_path)) >= len(metadata.tables)
 
 
-def test_alembic_finds_no_difference_between_the_migrated_schema_and_the_code(path: Path) -> None:
-    engine = create_engine(f"sqlite:///{path}")
+def test_alembic_finds_no_difference_between_the_migrated_schema_and_the_code(
+    ledger_path: Path,
+) -> None:
+    engine = create_engine(f"sqlite:///{ledger_path}")
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     engine.dispose()
@@ -90,10 +78,10 @@ def test_every_folder_of_the_ledger_is_packaged() -> None:
     assert len(folders) == 3
 
 
-def test_migrating_again_changes_nothing(path: Path) -> None:
-    before = path.read_bytes()
-    migrate(path)
-    assert path.read_bytes() == before
+def test_migrating_again_changes_nothing(ledger_path: Path) -> None:
+    before = ledger_path.read_bytes()
+    migrate(ledger_path)
+    assert ledger_path.read_bytes() == before
 
 
 def test_a_file_without_ledger_has_no_revision(tmp_path: Path) -> None:
@@ -101,14 +89,14 @@ def test_a_file_without_ledger_has_no_revision(tmp_path: Path) -> None:
     assert not (tmp_path / "ledger.sqlite").exists()
 
 
-def test_a_ledger_of_a_newer_version_is_refused_and_left_alone(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as connection:
+def test_a_ledger_of_a_newer_version_is_refused_and_left_alone(ledger_path: Path) -> None:
+    with closing(sqlite3.connect(ledger_path)) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
         connection.commit()
     with pytest.raises(Permanent, match="newer version") as caught:
-        migrate(path)
+        migrate(ledger_path)
     assert caught.value.fault is Fault.STORAGE_UNAVAILABLE
-    assert current_revision(path) == "9999"
+    assert current_revision(ledger_path) == "9999"
 
 
 def test_a_migration_that_fails_half_way_leaves_no_table(tmp_path: Path) -> None:
@@ -181,11 +169,13 @@ def test_a_ledger_of_the_first_revision_keeps_what_it_holds(tmp_path: Path) -> N
     assert (delivery.verdict, delivery.status) == (Verdict.STORED, 0)
 
 
-def test_a_missing_saliency_is_null_and_not_a_json_null(path: Path, ledger: SqlLedger) -> None:
+def test_a_missing_saliency_is_null_and_not_a_json_null(
+    ledger_path: Path, ledger: SqlLedger
+) -> None:
     exam_before(ledger, Stage.INFER)
     without = replace(prediction(), findings=(), saliency=None)
     ledger.complete_infer(claim_one(ledger, Stage.INFER), without)
-    with closing(sqlite3.connect(path)) as connection:
+    with closing(sqlite3.connect(ledger_path)) as connection:
         stored = connection.execute("SELECT findings, saliency FROM predictions").fetchone()
     assert stored == ("[]", None)
 
@@ -213,11 +203,11 @@ def test_processes_that_start_together_migrate_once(tmp_path: Path) -> None:
         assert connection.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
 
 
-def test_only_the_owner_can_read_the_ledger(path: Path, ledger: SqlLedger) -> None:
+def test_only_the_owner_can_read_the_ledger(ledger_path: Path, ledger: SqlLedger) -> None:
     ledger.record_instance(instance())
-    files = sorted(file.name for file in path.parent.iterdir())
+    files = sorted(file.name for file in ledger_path.parent.iterdir())
     assert files == [f"ledger.sqlite{end}" for end in ("", "-shm", "-wal", ".lock")]
-    assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
+    assert {stat.S_IMODE(file.stat().st_mode) for file in ledger_path.parent.iterdir()} == {0o600}
 
 
 JOB = "INSERT INTO jobs (exam_id, stage, destination, state, attempt, crashes, created_at, " \
@@ -251,18 +241,20 @@ JOB = "INSERT INTO jobs (exam_id, stage, destination, state, attempt, crashes, c
     ],
 )
 def test_the_database_itself_refuses_what_must_never_be(
-    path: Path, ledger: SqlLedger, statement: str
+    ledger_path: Path, ledger: SqlLedger, statement: str
 ) -> None:
     ledger.record_instance(instance())
-    with closing(sqlite3.connect(path)) as connection:
+    with closing(sqlite3.connect(ledger_path)) as connection:
         connection.execute("PRAGMA foreign_keys = ON")
         with pytest.raises(sqlite3.IntegrityError):
             connection.execute(statement)
 
 
-def test_the_valid_twin_of_the_refused_rows_is_accepted(path: Path, ledger: SqlLedger) -> None:
+def test_the_valid_twin_of_the_refused_rows_is_accepted(
+    ledger_path: Path, ledger: SqlLedger
+) -> None:
     ledger.record_instance(instance())
-    with closing(sqlite3.connect(path)) as connection:
+    with closing(sqlite3.connect(ledger_path)) as connection:
         connection.execute("PRAGMA foreign_keys = ON")
         for values in (
             "(1, 'infer', '', 'queued', 0, 0, 1, 1, NULL, NULL, NULL, '')",

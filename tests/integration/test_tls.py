@@ -27,6 +27,7 @@ from dicom_node.tls import Certificates
 from tests.builders.certificates import Authority, Certificate
 from tests.builders.dicom_files import hand_dataset, write_file
 from tests.builders.radiographs import radiograph_files
+from tests.builders.report_objects import report_object
 from tests.integration.peers import (
     RunningReceiver,
     dcmtk,
@@ -246,16 +247,9 @@ def test_the_doctor_knows_how_long_the_certificate_is_valid(
         check_certificates(certificates(own, Authority(tmp_path / "stranger")))
 
 
-def report(folder: Path) -> ReportObject:
+def report() -> ReportObject:
     dataset = hand_dataset(SOPClassUID="1.2.840.10008.5.1.4.1.1.88.22")
-    encoded = write_file(folder / "report.dcm", dataset).read_bytes()
-    return ReportObject(
-        kind=ReportKind.NARRATIVE,
-        sop_class_uid=str(dataset.SOPClassUID),
-        sop_instance_uid=str(dataset.SOPInstanceUID),
-        series_instance_uid=str(dataset.SeriesInstanceUID),
-        encoded=encoded,
-    )
+    return report_object(dataset, ReportKind.NARRATIVE)
 
 
 def test_reports_go_to_a_destination_over_tls_and_only_to_the_right_one(
@@ -282,9 +276,9 @@ def test_reports_go_to_a_destination_over_tls_and_only_to_the_right_one(
             ],
             calling_ae_title="BONEAGE",
         )
-        assert sender.send("right", report(tmp_path)).status == 0
+        assert sender.send("right", report()).status == 0
         with pytest.raises(Transient, match="its certificate is not trusted") as caught:
-            sender.send("wrong", report(tmp_path))
+            sender.send("wrong", report())
         assert caught.value.fault is Fault.DESTINATION_UNAVAILABLE
         sender.close()
     assert len(list((tmp_path / "right").glob("*"))) == 1

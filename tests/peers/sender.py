@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from io import BytesIO
-
-import pydicom
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_node.adapters.scu import DestinationAddress, DicomReportSender, Peer
 from dicom_node.domain.delivery import ReportKind, ReportObject
 from dicom_node.domain.errors import NodeError
 from tests.builders.dicom_files import hand_dataset
+from tests.builders.report_objects import report_object
 
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
 COMPREHENSIVE_SR = "1.2.840.10008.5.1.4.1.1.88.33"
@@ -30,17 +27,7 @@ def report(
     dataset = hand_dataset(SOPClassUID=sop_class_uid)
     if replaces is not None:
         dataset.PredecessorDocumentsSequence = [replaced(sop_class_uid, replaces)]
-    encoded = BytesIO()
-    dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.save_as(encoded, enforce_file_format=True)
-    return ReportObject(
-        kind=kind,
-        sop_class_uid=sop_class_uid,
-        sop_instance_uid=str(dataset.SOPInstanceUID),
-        series_instance_uid=str(dataset.SeriesInstanceUID),
-        encoded=encoded.getvalue(),
-    )
+    return report_object(dataset, kind)
 
 
 def replaced(sop_class_uid: str, sop_instance_uid: str) -> Dataset:

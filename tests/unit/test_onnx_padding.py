@@ -8,7 +8,7 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-import inference
+from dicom_node.adapters.predictor import MODELS
 from inference.bundle import GATE_ONNX, ONNX, find_bundle, load_bundle
 
 onnx = pytest.importorskip("onnx", reason="needs the train extra")
@@ -16,8 +16,6 @@ onnx = pytest.importorskip("onnx", reason="needs the train extra")
 from inference.training.gate.export import write_onnx  # noqa: E402
 from inference.training.gate.network import GateDecision, GateNet  # noqa: E402
 from tests.builders.models import small_bundle  # noqa: E402
-
-MODELS = Path(inference.__file__).parent.parent / "config" / "models"
 
 
 def operators(network: bytes, folder: Path) -> list[str]:
