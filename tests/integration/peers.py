@@ -79,6 +79,15 @@ def wait_until(
         time.sleep(poll)
 
 
+def open_files(pid: int) -> set[Path]:
+    """What a process has open."""
+    found = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.add(entry.readlink())
+    return found
+
+
 def free_port() -> int:
     """A TCP port that nothing listens on, and that Linux gives to no client meanwhile: below
     ``net.ipv4.ip_local_port_range``, any of many, as tests run beside each other."""

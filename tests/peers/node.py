@@ -21,7 +21,7 @@ from dicom_node.domain.job import JobState
 from dicom_node.folders import Folders
 from dicom_node.node import read_address, readiness
 from dicom_node.settings import load_settings
-from tests.integration.peers import wait_until
+from tests.integration.peers import open_files, wait_until
 
 MOVING = (JobState.QUEUED, JobState.LEASED)
 MARK = "NODE_OF_THIS_TEST"
@@ -84,11 +84,7 @@ class Node:
 
     def open_files(self) -> set[Path]:
         """What the supervisor has open."""
-        found = set()
-        for entry in Path(f"/proc/{self.process.pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                found.add(entry.readlink())
-        return found
+        return open_files(self.process.pid)
 
     def partial_files(self) -> list[Path]:
         """Objects that are being received, and notes that are being written."""

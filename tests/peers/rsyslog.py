@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.builders.certificates import Authority, Certificate
-from tests.integration.peers import free_port, wait_until
+from tests.integration.peers import free_port, open_files, wait_until
 
 PROGRAM = Path("/usr/sbin/rsyslogd")
 needs_rsyslog = pytest.mark.skipif(
@@ -21,6 +21,7 @@ _CONFIGURATION = """
 global(
   workDirectory="{folder}"
   maxMessageSize="64k"
+  processInternalMessages="on"
   parser.escapeControlCharactersOnReceive="off"
   defaultNetstreamDriver="ossl"
   defaultNetstreamDriverCAFile="{ca}"
@@ -51,15 +52,24 @@ ruleset(name="audit") {{
     asyncWriting="off" flushOnTXEnd="on"
   )
 }}
+call audit
 """
+_OF_ITS_OWN = b" rsyslogd"
 
 
 class Rsyslog:
-    """A repository below ``folder`` that takes messages from ``peer`` only, by its certificate."""
+    """A repository below ``folder`` that takes messages from ``peer`` only, by its certificate.
+
+    Its OpenSSL driver closes the descriptor of a connection twice (8.2302;
+    https://github.com/rsyslog/rsyslog/pull/6375 mends it): a file that another thread opens in
+    between is closed, and what it then writes there goes, as plain text, to the next connection.
+    So the file is opened before any connection ends, by rsyslog's message that it has started.
+    """
 
     def __init__(self, folder: Path, authority: Authority, own: Certificate, *, peer: str) -> None:
         folder.mkdir()
         self._folder = folder
+        self._file = folder / "received.log"
         self.port = free_port()
         (folder / "rsyslog.conf").write_text(
             _CONFIGURATION.format(
@@ -75,8 +85,8 @@ class Rsyslog:
     @property
     def received(self) -> list[bytes]:
         """The whole lines of what it has received."""
-        path = self._folder / "received.log"
-        return path.read_bytes().splitlines() if path.exists() else []
+        lines = self._file.read_bytes().split(b"\n")[:-1] if self._file.exists() else []
+        return [line for line in lines if _OF_ITS_OWN not in line]
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -85,7 +95,7 @@ class Rsyslog:
         with (self._folder / "rsyslog.out").open("ab") as out:
             process = subprocess.Popen([PROGRAM, "-n", *files], stdout=out, stderr=out)
         try:
-            wait_until(lambda: self._listens(process.pid))
+            wait_until(lambda: self._listens(process.pid) and self._file in open_files(process.pid))
             yield
         finally:
             process.terminate()
