@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,14 +30,15 @@ class Bell(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """How many INFER jobs run together and how long the first waits for company."""
+    """How many INFER jobs run together at most, and how long the first, once it is prepared, waits
+    for company to come and to be prepared."""
 
     max: int = 1
     wait_seconds: float = 0.0
 
 
 Handler = Callable[[Job], None]
-BatchHandler = Callable[[Sequence[Job]], list[Exception | None]]
+BatchHandler = Callable[[Iterable[Job]], list[Exception | None]]
 
 
 class Worker:
@@ -97,7 +98,7 @@ class Worker:
         if not jobs:
             return False
         if jobs[0].stage is Stage.INFER:
-            self._run_batch(self._gather(jobs))
+            self._run_batch(jobs)
         else:
             self._run_one(jobs[0])
         return True
@@ -111,21 +112,21 @@ class Worker:
             destination=self._destination,
         )
 
-    def _gather(self, jobs: list[Job]) -> list[Job]:
-        """Fill a batch: what is due now, and once more after a short wait."""
+    def _company(self, jobs: list[Job]) -> Iterator[Job]:
+        """The first of ``jobs``, then what is claimed beside it: one at a time, each when the one
+        before is prepared, so that none is kept from an idle worker. ``jobs`` grows with them."""
+        yield jobs[0]
         deadline = time.monotonic() + self._batch.wait_seconds
-        while len(jobs) < self._batch.max:
+        while len(jobs) < self._batch.max and (left := deadline - time.monotonic()) > 0:
             try:
-                more = self._claim([Stage.INFER], limit=self._batch.max - len(jobs))
+                more = self._claim([Stage.INFER], limit=1)
             except Transient:
                 break  # what is leased already runs
-            jobs += more
-            left = deadline - time.monotonic()
-            if not more and left <= 0:
-                break
-            if not more:
+            if more:
+                jobs += more
+                yield jobs[-1]
+            else:
                 self._bell.wait(left)
-        return jobs
 
     def _run_one(self, job: Job) -> None:
         begun = time.monotonic()
@@ -140,7 +141,7 @@ class Worker:
         assert self._infer is not None
         begun = time.monotonic()
         try:
-            errors = self._infer(jobs)
+            errors = self._infer(self._company(jobs))
         except Exception as caught:  # noqa: BLE001 as above, for a whole batch
             errors = [caught] * len(jobs)
         seconds = (time.monotonic() - begun) / len(jobs)

@@ -3,7 +3,7 @@ engine."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,23 +43,20 @@ class Predictor:
         """Where the network runs now."""
         return self._engine.device
 
-    def predict(self, radiographs: Sequence[tuple[Path, bool]]) -> list[Answer]:
+    def predict(self, radiographs: Iterable[tuple[Path, bool]]) -> list[Answer]:
         """Assess DICOM files of boys (True) or girls (False); one answer each, in order.
 
-        Reading and checks run on the CPU one by one, the network on all at once. A
+        Reading and checks run on the CPU one by one, each before the next file is asked for, then
+        the network on all at once. A
         :class:`Rejection` says why no bone age can be stated; an ``OSError`` that a file could
         not be read, a :class:`DecodingStopped` that it was not decoded within limits, an
         ``EngineFailed`` that a network could not run, a ``PredictionInvalid`` that it returned no
         bone age.
         """
-        prepared = [self._prepare(path) for path, _ in radiographs]
-        hands = [
-            (hand, male)
-            for hand, (_, male) in zip(prepared, radiographs, strict=True)
-            if isinstance(hand, CanonicalHand)
-        ]
+        prepared = [(self._prepare(path), male) for path, male in radiographs]
+        hands = [(hand, male) for hand, male in prepared if isinstance(hand, CanonicalHand)]
         answers = iter(self._assess(hands))
-        return [next(answers) if isinstance(item, CanonicalHand) else item for item in prepared]
+        return [next(answers) if isinstance(item, CanonicalHand) else item for item, _ in prepared]
 
     def warm(self) -> None:
         """Run both networks once on an empty image. Raises :class:`EngineFailed`."""

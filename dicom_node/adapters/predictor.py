@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -107,10 +107,10 @@ class BundlePredictor:
             )
 
     def predict(
-        self, requests: Sequence[PredictionRequest]
+        self, requests: Iterable[PredictionRequest]
     ) -> list[Prediction | Reason | Exception]:
         """One answer per request, in order; see :class:`dicom_node.ports.Predictor`."""
-        answers = self._predictor.predict([(item.path, item.sex is Sex.MALE) for item in requests])
+        answers = self._predictor.predict((item.path, item.sex is Sex.MALE) for item in requests)
         return [_answer(answer) for answer in answers]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -222,10 +222,10 @@ class Predictor(Protocol):
     """The loaded model."""
 
     def predict(
-        self, requests: Sequence[PredictionRequest]
+        self, requests: Iterable[PredictionRequest]
     ) -> list[Prediction | Reason | Exception]:
         """One answer per request, in order: a prediction, why the pixels cannot be assessed, or a
-        ``NodeError``."""
+        ``NodeError``. A request is taken when the one before is prepared."""
 
 
 @dataclass(frozen=True, kw_only=True)

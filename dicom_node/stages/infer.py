@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 from dicom_node.domain.assessment import Prediction
 from dicom_node.domain.eligibility import Reason
@@ -30,18 +30,23 @@ class Infer:
         self._predictor = predictor
         self._reports_not_assessed = reports_not_assessed
 
-    def __call__(self, jobs: Sequence[Job]) -> list[Exception | None]:
-        """Predict all jobs together; one error or None per job, in order."""
-        requests: dict[int, PredictionRequest] = {}
-        errors: dict[int, Exception] = {}
-        for job in jobs:
-            try:
-                requests[job.job_id] = self._request(job)
-            except NodeError as error:
-                errors[job.job_id] = error
-        answers = self._predictor.predict(list(requests.values())) if requests else []
-        by_job = dict(zip(requests, answers, strict=True))
-        return [errors.get(job.job_id) or self._settle(job, by_job[job.job_id]) for job in jobs]
+    def __call__(self, jobs: Iterable[Job]) -> list[Exception | None]:
+        """Predict all jobs together; one error or None per job, in order. A job is taken when the
+        one before is prepared."""
+        errors: dict[Job, NodeError | None] = {}
+
+        def requests() -> Iterator[PredictionRequest]:
+            for job in jobs:
+                try:
+                    request = self._request(job)
+                except NodeError as error:
+                    errors[job] = error
+                else:
+                    errors[job] = None
+                    yield request
+
+        answers = iter(self._predictor.predict(requests()))
+        return [error or self._settle(job, next(answers)) for job, error in errors.items()]
 
     def _request(self, job: Job) -> PredictionRequest:
         eligibility = self._ledger.eligibility(job.exam_id)

@@ -44,7 +44,9 @@ class RememberingEngine:
         results = {key: self._results[key] for key in keys if key not in new}
         if new:
             chosen = sorted(new.values())
-            output = self._engine.run(images[chosen], male[chosen])
+            if len(chosen) < len(images):  # else a copy for nothing
+                images, male = images[chosen], male[chosen]
+            output = self._engine.run(images, male)
             results |= {keys[i]: _result(output, row) for row, i in enumerate(chosen)}
         for _ in range(len(keys) - len(new)):
             self._on_event(EngineEvent.DUPLICATE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,9 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 class TorchEngine:
     """Builds the network that ``configs/inference.json`` describes, loads its safetensors and runs
-    batches of the sizes ``warm_batches`` once.
+    batches of the sizes ``warm_batches`` once. A smaller batch is filled up to the next of them:
+    cuDNN plans the convolutions anew for each size that it meets, which takes seconds, and a GPU
+    needs no longer for eight images than for two (docs/performance.md).
 
     ``precision`` is that of the convolutions, by torch's autocast; the head, the distribution and
     the saliency are computed in float32. TF32 is off and cuDNN takes the same algorithms each time,
@@ -48,21 +51,25 @@ class TorchEngine:
             self._estimator = _estimator(bundle, device, precision)
         except RuntimeError as error:
             raise EngineFailed(f"{bundle.folder}: {error}") from None
-        for size in warm_batches:
+        self._sizes = sorted(warm_batches)
+        for size in self._sizes:
             self._warm(size, bundle.side)
 
     def run(self, images: NDArray[np.uint8], male: NDArray[np.float32]) -> NetworkOutput:
         """``images`` (B, 1, S, S), ``male`` (B, 1), in one call of the network. Raises
         :class:`OutOfMemory` and :class:`EngineFailed`."""
+        count = len(images)
+        size = next((size for size in self._sizes if size >= count), count)
         try:
             with torch.inference_mode():
                 mean, deviation, saliency = self._estimator(
-                    torch.from_numpy(images).to(self.device), torch.from_numpy(male).to(self.device)
+                    torch.from_numpy(_filled(images, size)).to(self.device),
+                    torch.from_numpy(_filled(male, size)).to(self.device),
                 )
                 return NetworkOutput(
-                    mean_months=mean.cpu().numpy(),
-                    sd_months=deviation.cpu().numpy(),
-                    saliency=saliency.cpu().numpy(),
+                    mean_months=mean[:count].cpu().numpy(),
+                    sd_months=deviation[:count].cpu().numpy(),
+                    saliency=saliency[:count].cpu().numpy(),
                 )
         except RuntimeError as error:
             failure = OutOfMemory if _is_out_of_memory(error) else EngineFailed
@@ -75,6 +82,13 @@ class TorchEngine:
         except OutOfMemory:
             if size == 1:
                 raise
+
+
+def _filled(values: NDArray[Any], size: int) -> NDArray[Any]:
+    missing = size - len(values)
+    if missing == 0:
+        return values
+    return np.concatenate([values, np.zeros((missing, *values.shape[1:]), values.dtype)])
 
 
 def _estimator(bundle: Bundle, device: Device, precision: Precision) -> BoneAgeEstimator:

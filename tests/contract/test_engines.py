@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import inference
 from inference.bundle import Bundle, find_bundle, load_bundle
 from inference.engines.choice import MAX_APART_MONTHS, allowed_precision
-from inference.engines.engine import Engine, Precision
+from inference.engines.engine import Device, Engine, Precision
 from inference.engines.onnx import OnnxEngine
 from inference.prediction import EngineFailed, HandBox, NetworkOutput
 from inference.preprocess import STORED_SIDE, to_network_input, to_stored_size
@@ -122,6 +122,31 @@ def test_a_batch_gives_the_months_of_its_images_one_by_one(engine: Engine, bundl
         alone = engine.run(images[i : i + 1], male[i : i + 1])
         assert alone.mean_months[0] == pytest.approx(batch.mean_months[i], abs=0.01)
         assert alone.sd_months[0] == pytest.approx(batch.sd_months[i], abs=0.01)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_network_meets_the_sizes_of_the_start_only(device: Device, bundle: Bundle) -> None:
+    torch = pytest.importorskip("torch", reason="needs the torch extra")
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    from inference.engines.torch import TorchEngine
+
+    engine = TorchEngine(bundle, device, warm_batches=(1, 4))
+    met: list[int] = []
+    engine._estimator.register_forward_pre_hook(lambda _, given: met.append(len(given[0])))
+    images, male = generated(bundle.side), np.ones((5, 1), np.float32)
+    expected = OnnxEngine(bundle).run(images, male)
+    for count in range(1, 6):
+        found = engine.run(images[:count], male[:count])
+        assert_same(
+            found,
+            NetworkOutput(
+                mean_months=expected.mean_months[:count],
+                sd_months=expected.sd_months[:count],
+                saliency=expected.saliency[:count],
+            ),
+        )
+    assert met == [1, 4, 4, 4, 5], "only a batch larger than any of the start has its own size"
 
 
 def test_an_image_and_its_mirror_get_the_same_months(engine: Engine, bundle: Bundle) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,10 +47,11 @@ class ScriptedPredictor:
     batches: list[int] = field(default_factory=list)
 
     def predict(
-        self, requests: Sequence[PredictionRequest]
+        self, requests: Iterable[PredictionRequest]
     ) -> list[Prediction | Reason | Exception]:
-        self.batches.append(len(requests))
-        return [self.answers.get(request.path.name, PREDICTION) for request in requests]
+        answers = [self.answers.get(request.path.name, PREDICTION) for request in requests]
+        self.batches.append(len(answers))
+        return answers
 
 
 @dataclass

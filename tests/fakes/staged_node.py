@@ -100,7 +100,7 @@ class Node:
                 predictor=self.predictor,
                 reports_not_assessed=lambda _: route.report_not_assessed,
             ),
-            batch=Batch(max=self.batch_max),
+            batch=Batch(max=self.batch_max, wait_seconds=0.1),
         )
         self.delivery = self._worker(
             handlers={

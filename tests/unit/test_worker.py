@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from dicom_node import metrics
+from dicom_node import metrics, worker
 from dicom_node.adapters.reference_tables import load_reference_table
 from dicom_node.domain.assessment import Assessment, Note, Prediction
 from dicom_node.domain.eligibility import SECONDARY_CAPTURE, Reason
 from dicom_node.domain.errors import Fault, LeaseLost, Permanent, Transient
 from dicom_node.domain.exam import Header, Laterality, Outcome, Sex
 from dicom_node.domain.job import JobState, Stage
+from dicom_node.ports import PredictionRequest
 from tests.fakes.stage_ports import (
     PREDICTION,
     ScriptedPredictor,
@@ -135,6 +138,36 @@ def test_a_batch_runs_together_and_each_exam_ends_with_its_own_answer() -> None:
     [parked], [queued] = node.jobs(JobState.PARKED), node.jobs(JobState.QUEUED)
     assert (parked.exam_id, parked.fault) == (ids["bad"], Fault.PREDICTION_INVALID)
     assert (queued.exam_id, queued.fault) == (ids["busy"], Fault.PREDICTOR_UNAVAILABLE)
+
+
+def test_a_batch_takes_a_job_when_the_one_before_is_prepared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class SlowPredictor(ScriptedPredictor):
+        """Looks at what is still to be had whenever it has prepared one."""
+
+        def predict(
+            self, requests: Iterable[PredictionRequest]
+        ) -> list[Prediction | Reason | Exception]:
+            def prepared() -> Iterator[PredictionRequest]:
+                for request in requests:
+                    left.append(len(node.jobs(JobState.QUEUED)))
+                    yield request
+                    now[0] += 0.06
+
+            return super().predict(prepared())
+
+    left: list[int] = []
+    now = [0.0]
+    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    node = Node(predictor=SlowPredictor(), batch_max=8)
+    for number in range(6):
+        node.receive(f"hand{number}", uid=f"1.2.{number}")
+    for _ in range(6):
+        node.work._run_one(node.work._claim([Stage.SCREEN], limit=1)[0])
+    node.work.step()
+    assert node.predictor.batches == [3], "the first waits 0.1 s, and another takes 0.06 s"
+    assert left == [5, 4, 3], "an idle worker could have had the others meanwhile"
 
 
 def test_a_missing_object_is_parked_and_does_not_harm_its_batch() -> None:
