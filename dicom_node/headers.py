@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -92,6 +93,7 @@ _KEYWORDS = (
     *_DATES,
 )
 _TAGS: list[BaseTag] = [Tag(keyword) for keyword in _KEYWORDS]
+_tag = cache(Tag)
 _pydicom_logger = logging.getLogger("pydicom")
 _quiet_lock = threading.Lock()
 
@@ -274,10 +276,13 @@ class _Attributes:
 
     def _raw(self, keyword: str) -> Sequence[Any]:
         try:
-            raw = self._dataset.get_item(keyword)
+            tag = _tag(keyword)
+            raw = self._dataset.get_item(tag)
+            if raw is None:
+                return ()
             if getattr(raw, "length", 0) > _MAX_VALUE_BYTES:
                 raise ValueError(keyword)
-            value = self._dataset.get(keyword)
+            value = self._dataset[tag].value
         except Exception:  # noqa: BLE001  one broken attribute must not hide the others
             self.invalid.append(keyword)
             return ()
