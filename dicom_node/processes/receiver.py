@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import socket
 import threading
 
@@ -52,8 +51,6 @@ def run(settings: Settings, name: str, inherited: Inherited, stop: threading.Eve
         witness=wiring.witness(name),
         quarantine=wiring.quarantine,
     )
-    gc.collect()
-    gc.freeze()  # pynetdicom has all objects looked at for garbage every six seconds
     receiver.start()
     say_ready(wiring, name)
     stop.wait()
