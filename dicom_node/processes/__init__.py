@@ -63,7 +63,7 @@ def run_process(settings: Settings, role: Role, name: str, inherited: Inherited)
 
     Its libraries are loaded while the supervisor still prepares the data folder.
     """
-    gc.disable()  # until it is ready: loading libraries makes objects, and hardly garbage
+    gc.disable()  # until all is loaded, which makes objects and hardly garbage
     configure_logging(name)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
     stop = stop_event(signal.SIGTERM, lifeline=inherited.lifeline)

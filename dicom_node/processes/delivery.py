@@ -17,7 +17,7 @@ from dicom_node.domain.retry import Park
 from dicom_node.housekeeping import housekeeping_tasks
 from dicom_node.logs import log
 from dicom_node.processes import Inherited
-from dicom_node.processes.start import begin, say_ready
+from dicom_node.processes.start import all_is_loaded, begin, say_ready
 from dicom_node.pulse import Heart
 from dicom_node.schedule import Schedule, Task
 from dicom_node.settings import DestinationSettings, Settings
@@ -64,6 +64,7 @@ def run(settings: Settings, name: str, inherited: Inherited, stop: threading.Eve
             ),
         )
     )
+    all_is_loaded()
     schedule.start()
     threads = [lane.start(stop) for lane in lanes]
     audit = threading.Thread(

@@ -10,7 +10,7 @@ from dicom_node.domain.commitment import CommitmentResult
 from dicom_node.headers import read_identity
 from dicom_node.logs import log
 from dicom_node.processes import RECEIVER_GRACE_SECONDS, Inherited
-from dicom_node.processes.start import begin, say_ready
+from dicom_node.processes.start import all_is_loaded, begin, say_ready
 from dicom_node.pulse import Heart
 from dicom_node.scp.commitment import CommitmentProvider
 from dicom_node.scp.server import Receiver
@@ -51,6 +51,7 @@ def run(settings: Settings, name: str, inherited: Inherited, stop: threading.Eve
         witness=wiring.witness(name),
         quarantine=wiring.quarantine,
     )
+    all_is_loaded()
     receiver.start()
     say_ready(wiring, name)
     stop.wait()

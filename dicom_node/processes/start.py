@@ -18,9 +18,13 @@ def begin(settings: Settings, name: str) -> Wiring:
     return wiring
 
 
-def say_ready(wiring: Wiring, name: str) -> None:
-    """Tell the supervisor that this process does its work. What it has loaded for that is not
-    looked at for garbage any more: pynetdicom has all other objects looked at every six seconds."""
+def all_is_loaded() -> None:
+    """Before the first association or job: look for garbage from now on, but never again among what
+    is there now. pynetdicom has all objects looked at every six seconds."""
     gc.freeze()
     gc.enable()
+
+
+def say_ready(wiring: Wiring, name: str) -> None:
+    """Tell the supervisor that this process does its work."""
     leave_note(ready_path(wiring.folders.run, name), str(os.getpid()))

@@ -10,7 +10,7 @@ from dicom_node.adapters.bell import EventBell
 from dicom_node.domain.job import Job, Stage
 from dicom_node.logs import log
 from dicom_node.processes import Inherited
-from dicom_node.processes.start import begin, say_ready
+from dicom_node.processes.start import all_is_loaded, begin, say_ready
 from dicom_node.pulse import Heart
 from dicom_node.settings import Settings
 from dicom_node.worker import Batch, Worker
@@ -48,6 +48,7 @@ def run(settings: Settings, name: str, inherited: Inherited, stop: threading.Eve
         else Batch(),
         done=_ring_after(Stage.REPORT, delivery_bell.ring),
     )
+    all_is_loaded()
     heart.watch(worker.goes_on)
     say_ready(wiring, name)
     worker.run(stop)

@@ -23,9 +23,9 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 class TorchEngine:
     """Builds the network that ``configs/inference.json`` describes, loads its safetensors and runs
-    batches of the sizes ``warm_batches`` once. A smaller batch is filled up to the next of them:
-    cuDNN plans the convolutions anew for each size that it meets, which takes seconds, and a GPU
-    needs no longer for eight images than for two (docs/performance.md).
+    batches of the sizes ``warm_batches`` once. A smaller batch is filled up to the next of them
+    that fitted the memory: cuDNN plans the convolutions anew for each size that it meets, which
+    takes seconds, and a GPU needs hardly longer for eight images than for two (docs/adr/0032).
 
     ``precision`` is that of the convolutions, by torch's autocast; the head, the distribution and
     the saliency are computed in float32. TF32 is off and cuDNN takes the same algorithms each time,
@@ -51,8 +51,8 @@ class TorchEngine:
             self._estimator = _estimator(bundle, device, precision)
         except RuntimeError as error:
             raise EngineFailed(f"{bundle.folder}: {error}") from None
-        self._sizes = sorted(warm_batches)
-        for size in self._sizes:
+        self._sizes = list[int]()
+        for size in sorted(warm_batches):
             self._warm(size, bundle.side)
 
     def run(self, images: NDArray[np.uint8], male: NDArray[np.float32]) -> NetworkOutput:
@@ -82,6 +82,8 @@ class TorchEngine:
         except OutOfMemory:
             if size == 1:
                 raise
+        else:
+            self._sizes.append(size)
 
 
 def _filled(values: NDArray[Any], size: int) -> NDArray[Any]:

@@ -11,11 +11,13 @@ import itertools
 import json
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +37,7 @@ from rich.console import Console
 from rich.table import Table
 
 import inference
+from dicom_node.durable import sync_folder
 from tests.builders.dicom_files import data_set_bytes, hand_dataset, write_file
 from tests.builders.pdus import association_request
 from tests.integration.peers import running_storescp, wait_until
@@ -300,6 +303,55 @@ def test_receiving_side_by_side(tmp_path: Path) -> None:
     show(rows)
     keep("side by side", rows)
     keep("peak resident memory of the node's receiver, MiB", round(peak))
+
+
+def test_how_far_the_disk_alone_is(tmp_path: Path) -> None:
+    """Two receivers at 16 associations, and as many threads that do nothing but make files of the
+    same size durable."""
+    rows = []
+    with node(tmp_path / "node", processes=2) as receiver:
+        bench = Bench({"node": receiver})
+        for load in LOADS:
+            template, alone = image(tmp_path, load), []
+            for _ in range(ROUNDS):
+                bench.measure("node", load, template, 16)
+                alone.append(files_per_second(tmp_path, load.pixel_bytes, 16, load.images[16]))
+            node_rate = bench.rows()[-1]["node, images/s"]
+            disk_rate = round(median(alone), 1)
+            rows.append(
+                {
+                    "images": load.name,
+                    "node, images/s": node_rate,
+                    "disk alone, files/s": disk_rate,
+                    "ratio": round(node_rate / disk_rate, 2),
+                }
+            )
+    show(rows)
+    keep("the disk alone, 16 at once", rows)
+
+
+def files_per_second(folder: Path, size: int, threads: int, each: int) -> float:
+    """Write, sync, rename and sync the folder, in so many threads."""
+    content, kept = random.Random(size).randbytes(size), folder / "kept"
+
+    def write(thread: int) -> None:
+        for number in range(each):
+            partial = folder / f"{thread}-{number}.partial"
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(kept / partial.stem)
+            sync_folder(kept)
+
+    kept.mkdir()
+    os.sync()
+    begun = time.monotonic()
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(write, range(threads)))
+    rate = threads * each / (time.monotonic() - begun)
+    shutil.rmtree(kept)
+    return rate
 
 
 def test_idle_associations_cost_almost_nothing(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from dicom_node.stages.deliver import Deliver
 from dicom_node.stages.infer import Infer
 from dicom_node.stages.report import Report, Route
 from dicom_node.stages.screen import Pseudonymise, Screen
-from dicom_node.worker import Batch, Worker
+from dicom_node.worker import Batch, Bell, Worker
 from tests.fakes.clock import ManualClock
 from tests.fakes.ledger import InMemoryLedger
 from tests.fakes.stage_ports import (
@@ -56,7 +56,8 @@ class Node:
     sender: ScriptedSender = field(default_factory=ScriptedSender)
     header: Callable[[Path], Header] = lambda _: HAND
     pseudonym: Pseudonymise = lambda _, header: header.patient_id or None
-    batch_max: int = 1
+    batch: Batch = field(default_factory=Batch)
+    bell: Bell = field(default_factory=SilentBell)
     reports_not_assessed: bool = True
     institution_is_known: bool = True
     kinds: tuple[ReportKind, ...] = tuple(ReportKind)
@@ -100,7 +101,7 @@ class Node:
                 predictor=self.predictor,
                 reports_not_assessed=lambda _: route.report_not_assessed,
             ),
-            batch=Batch(max=self.batch_max, wait_seconds=0.1),
+            batch=self.batch,
         )
         self.delivery = self._worker(
             handlers={
@@ -127,7 +128,7 @@ class Node:
             ledger=self.ledger,
             clock=self.clock,
             owner="test",
-            bell=SilentBell(),
+            bell=self.bell,
             done=lambda job: self.finished.append(job.stage),
             **parts,  # type: ignore[arg-type]  # one place for two kinds of worker
         )

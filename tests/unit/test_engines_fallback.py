@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -26,7 +26,8 @@ from inference.engines.fallback import (  # noqa: E402
     FallbackEngine,
 )
 from inference.engines.onnx import OnnxEngine  # noqa: E402
-from inference.engines.torch import TorchEngine  # noqa: E402
+from inference.engines.torch import TorchEngine, _estimator  # noqa: E402
+from inference.network import BoneAgeEstimator  # noqa: E402
 from inference.prediction import EngineFailed, NetworkOutput  # noqa: E402
 from tests.builders.models import noise_images, small_bundle  # noqa: E402
 
@@ -73,7 +74,7 @@ class InjectedGpu:
         if machine.missing:
             raise EngineFailed("torch finds no CUDA device")
         machine.starts += 1
-        self._engine = TorchEngine(machine.bundle, "cpu")
+        self._engine = TorchEngine(machine.bundle, "cpu", warm_batches=machine.sizes)
         network = self._engine._estimator
 
         def estimator(image: Tensor, male: Tensor) -> tuple[Tensor, ...]:
@@ -94,6 +95,8 @@ class Machine:
     bundle: Bundle
     fault: Fault = works
     missing: bool = False
+    sizes: tuple[int, ...] = (1,)
+    """Of the batches that run at the start."""
     factor: float = 1.0
     now: float = 1000.0
     starts: int = 0
@@ -192,6 +195,43 @@ def test_the_halves_run_when_the_batch_has_left_the_memory(
     machine.fault = fault
     assert_results(engine.run(*exams), expected)
     assert held == [1] * 7  # the whole, two halves, four quarters: each alone
+
+
+def test_a_batch_that_is_filled_up_and_does_not_fit_ends_as_single_images(
+    machine: Machine, exams: Exams, expected: NetworkOutput
+) -> None:
+    machine.sizes = (1, 4)
+    engine = machine.engine()
+    machine.fault = out_of_memory_above(3)
+    machine.batches.clear()
+    images, male = exams
+    output = engine.run(images[:3], male[:3])
+    np.testing.assert_allclose(output.mean_months, expected.mean_months[:3], atol=0.1)
+    assert machine.batches == [1, 1, 1]
+    assert machine.events == [EngineEvent.OUT_OF_MEMORY] * 2
+
+
+def test_no_batch_is_filled_up_to_a_size_that_did_not_fit_at_the_start(
+    bundle: Bundle, exams: Exams, expected: NetworkOutput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    met: list[int] = []
+
+    def estimator(*arguments: Any) -> BoneAgeEstimator:
+        made = _estimator(*arguments)
+
+        def meet(_: BoneAgeEstimator, given: tuple[Tensor, ...]) -> None:
+            met.append(len(given[0]))
+            out_of_memory_above(4)(met[-1])
+
+        made.register_forward_pre_hook(meet)
+        return made
+
+    monkeypatch.setattr("inference.engines.torch._estimator", estimator)
+    engine = TorchEngine(bundle, "cpu", warm_batches=(1, 2, 8))
+    images, male = exams
+    output = engine.run(images[:3], male[:3])
+    np.testing.assert_allclose(output.mean_months, expected.mean_months[:3], atol=0.1)
+    assert met == [1, 2, 8, 3]
 
 
 def test_an_odd_batch_loses_none_in_its_halves(

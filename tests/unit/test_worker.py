@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -16,8 +17,9 @@ from dicom_node.domain.assessment import Assessment, Note, Prediction
 from dicom_node.domain.eligibility import SECONDARY_CAPTURE, Reason
 from dicom_node.domain.errors import Fault, LeaseLost, Permanent, Transient
 from dicom_node.domain.exam import Header, Laterality, Outcome, Sex
-from dicom_node.domain.job import JobState, Stage
+from dicom_node.domain.job import Job, JobState, Stage
 from dicom_node.ports import PredictionRequest
+from dicom_node.worker import Batch
 from tests.fakes.stage_ports import (
     PREDICTION,
     ScriptedPredictor,
@@ -122,7 +124,8 @@ def test_a_batch_runs_together_and_each_exam_ends_with_its_own_answer() -> None:
         "blank": Reason.IMAGE_BLANK,
         "old": replace(PREDICTION, bone_age_months=190.0),
     }
-    node = Node(predictor=ScriptedPredictor(answers), batch_max=8)
+    together = Batch(max=len(answers), wait_seconds=60.0)
+    node = Node(predictor=ScriptedPredictor(answers), batch=together)
     ids = {name: node.receive(name, uid=f"1.2.{index}") for index, name in enumerate(answers)}
     for _ in answers:  # screen everything before the first inference
         node.work._run_one(node.work._claim([Stage.SCREEN], limit=1)[0])
@@ -160,18 +163,61 @@ def test_a_batch_takes_a_job_when_the_one_before_is_prepared(
     left: list[int] = []
     now = [0.0]
     monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    node = Node(predictor=SlowPredictor(), batch_max=8)
+    node = Node(predictor=SlowPredictor(), batch=Batch(max=8, wait_seconds=0.1))
     for number in range(6):
-        node.receive(f"hand{number}", uid=f"1.2.{number}")
-    for _ in range(6):
-        node.work._run_one(node.work._claim([Stage.SCREEN], limit=1)[0])
+        screened(node, number)
     node.work.step()
     assert node.predictor.batches == [3], "the first waits 0.1 s, and another takes 0.06 s"
     assert left == [5, 4, 3], "an idle worker could have had the others meanwhile"
 
 
+def test_an_exam_that_comes_while_a_batch_waits_joins_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class RingsOnce:
+        """Another exam comes during the first wait; nothing more does."""
+
+        def wait(self, seconds: float) -> None:
+            now[0] += 0.05 if waited else seconds / 2
+            waited.append(seconds)
+            if len(waited) == 1:
+                screened(node, 1)
+
+    now, waited = [0.0], list[float]()
+    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    node = Node(batch=Batch(max=8, wait_seconds=0.1), bell=RingsOnce())
+    screened(node, 0)
+    node.work.step()
+    assert node.predictor.batches == [2]
+    assert waited == pytest.approx([0.1, 0.05]), "for the rest of its time it waits again"
+
+
+def test_a_ledger_that_fails_while_a_batch_fills_ends_the_batch_and_loses_no_exam(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = Node(batch=Batch(max=8, wait_seconds=60.0))
+    claim, claims = node.ledger.claim, list[int]()
+
+    def failing(*arguments: Any, **more: Any) -> list[Job]:
+        claims.append(1)
+        if len(claims) == 2:
+            raise Transient(Fault.STORAGE_UNAVAILABLE, "locked")
+        return claim(*arguments, **more)
+
+    ids = [screened(node, number) for number in range(2)]
+    monkeypatch.setattr(node.ledger, "claim", failing)
+    node.work.step()
+    assert node.predictor.batches == [1]
+    assert [node.ended(exam_id)[0] for exam_id in ids] == [Outcome.ASSESSED, Outcome.PENDING]
+
+
+def screened(node: Node, number: int) -> int:
+    """An exam that waits for its inference."""
+    exam_id = node.receive(f"hand{number}", uid=f"1.2.{number}")
+    node.work._run_one(node.work._claim([Stage.SCREEN], limit=1)[0])
+    return exam_id
+
+
 def test_a_missing_object_is_parked_and_does_not_harm_its_batch() -> None:
-    node = Node(batch_max=8)
+    node = Node(batch=Batch(max=2, wait_seconds=60.0))
     node.receive("hand", uid="1.2.1")
     missing = node.receive("hand2", uid="1.2.2")
     for _ in range(2):
