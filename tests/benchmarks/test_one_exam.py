@@ -26,18 +26,21 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom import dcmread
-from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian
 from rich.console import Console
 from rich.table import Table
 
 import inference
 from dicom_node.adapters.scu.association import contexts_for, open_association
+from dicom_node.headers import read_identity
 from inference.bundle import find_bundle
 from inference.phantom.dicom import write_radiograph
 from inference.phantom.exams import phantom_exams
 from inference.predictor import load_predictor
 from inference.preprocess import STORED_SIDE
+from tests.builders.dicom_files import data_set_bytes
 from tests.integration.peers import peer_at, wait_until
+from tests.load.modality import Modality
 from tests.peers.node import Node, running_node, write_config
 from tests.peers.orthanc import Orthanc, needs_orthanc, running_orthanc
 
@@ -48,7 +51,6 @@ RESULT = ROOT / "build" / "benchmarks" / "one_exam.json"
 EXAMS, WARM_UP = 24, 4
 ROWS, COLUMNS = 2500, 2048
 STEPS = ("receive", "screen", "infer", "report", "deliver")
-STORED = [(DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian)]
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +67,13 @@ def send_one_by_one(node: Node, files: list[Path]) -> list[tuple[float, float]]:
     """When the first byte of each C-STORE left, and when its answer had come."""
     moments = []
     for number, path in enumerate(files, 1):
-        association = open_association(
-            node.peer, contexts_for(STORED), calling_ae_title="DX", timeout_seconds=30.0
-        )
+        identity, data_set = read_identity(path), data_set_bytes(path)
+        modality = Modality(node.peer.port, "DX")
         begun = time.time()
-        assert association.send_c_store(path).Status == 0
+        status = modality.store(identity.sop_class_uid, identity.sop_instance_uid, data_set)
         moments.append((begun, time.time()))
-        association.release()
+        assert status == 0
+        modality.release()
         wait_until(lambda: node.log().count('"stage": "deliver"') == number, seconds=60)  # noqa: B023
         time.sleep(0.3)
     return moments
