@@ -47,11 +47,10 @@ class Predictor:
         """Assess DICOM files of boys (True) or girls (False); one answer each, in order.
 
         Reading and checks run on the CPU one by one, each before the next file is asked for, then
-        the network on all at once. A
-        :class:`Rejection` says why no bone age can be stated; an ``OSError`` that a file could
-        not be read, a :class:`DecodingStopped` that it was not decoded within limits, an
-        ``EngineFailed`` that a network could not run, a ``PredictionInvalid`` that it returned no
-        bone age.
+        the network on all at once. A :class:`Rejection` says why no bone age can be stated; an
+        ``OSError`` that a file could not be read, a :class:`DecodingStopped` that it was not
+        decoded within limits, an ``EngineFailed`` that a network could not run, a
+        ``PredictionInvalid`` that it returned no bone age.
         """
         prepared = [(self._prepare(path), male) for path, male in radiographs]
         hands = [(hand, male) for hand, male in prepared if isinstance(hand, CanonicalHand)]
