@@ -68,12 +68,12 @@ def send_one_by_one(node: Node, files: list[Path]) -> list[tuple[float, float]]:
     moments = []
     for number, path in enumerate(files, 1):
         identity, data_set = read_identity(path), data_set_bytes(path)
-        modality = Modality(node.peer.port, "DX")
+        station = Modality(node.peer.port, "DX")
         begun = time.time()
-        status = modality.store(identity.sop_class_uid, identity.sop_instance_uid, data_set)
+        status = station.store(identity.sop_class_uid, identity.sop_instance_uid, data_set)
         moments.append((begun, time.time()))
         assert status == 0
-        modality.release()
+        station.release()
         wait_until(lambda: node.log().count('"stage": "deliver"') == number, seconds=60)  # noqa: B023
         time.sleep(0.3)
     return moments

@@ -22,6 +22,13 @@ MAX_FP32_APART_MONTHS = 0.1
 WHOLE = HandBox(left=0, top=0, right=STORED_SIDE, bottom=STORED_SIDE)
 
 
+def skip_without(device: Device) -> None:
+    """Skips where torch, or the device, is missing."""
+    torch = pytest.importorskip("torch", reason="needs the torch extra")
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
     """The newest released model."""
@@ -34,12 +41,11 @@ def engine(request: pytest.FixtureRequest, bundle: Bundle) -> Engine:
     """Each engine in turn."""
     if request.param == "onnx":
         return OnnxEngine(bundle)
-    torch = pytest.importorskip("torch", reason="needs the torch extra")
-    if request.param == "torch-cuda" and not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
+    device: Device = request.param.removeprefix("torch-")
+    skip_without(device)
     from inference.engines.torch import TorchEngine
 
-    return TorchEngine(bundle, request.param.removeprefix("torch-"))
+    return TorchEngine(bundle, device)
 
 
 @pytest.fixture(
@@ -49,10 +55,8 @@ def engine(request: pytest.FixtureRequest, bundle: Bundle) -> Engine:
 )
 def reduced(request: pytest.FixtureRequest, bundle: Bundle) -> Engine:
     """Torch in each precision that the node may use with this model, by autocast on the CPU too."""
-    torch = pytest.importorskip("torch", reason="needs the torch extra")
     device, precision = request.param
-    if device == "cuda" and not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
+    skip_without(device)
     try:
         allowed: Precision = allowed_precision(bundle, precision)
     except EngineFailed as refused:
@@ -126,9 +130,7 @@ def test_a_batch_gives_the_months_of_its_images_one_by_one(engine: Engine, bundl
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_the_network_meets_the_sizes_of_the_start_only(device: Device, bundle: Bundle) -> None:
-    torch = pytest.importorskip("torch", reason="needs the torch extra")
-    if device == "cuda" and not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
+    skip_without(device)
     from inference.engines.torch import TorchEngine
 
     engine = TorchEngine(bundle, device, warm_batches=(1, 4))

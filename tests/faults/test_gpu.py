@@ -1,7 +1,7 @@
 """A real GPU without memory, and one that an error has spoiled: every exam gets its result.
 
 What no GPU is needed for, failures injected into torch on the CPU, is in
-``tests/unit/test_engines_fallback.py``.
+``tests/unit/gpu/``.
 """
 
 from __future__ import annotations
